@@ -1,0 +1,6 @@
+"""The passes: one file a pass, the file named as the pass. Start reading at ``base.py``."""
+
+if __name__ != "graphshard.passes":
+    raise ImportError(
+        f"this folder is installed as graphshard.passes, not {__name__!r}: import graphshard.passes instead"
+    )
