@@ -1,0 +1,105 @@
+"""From an exported program to the graph that passes work on: functional, deduplicated, without asserts.
+
+- class losses become opaque ops, since their decomposition over masked rows fails;
+- ``torch.no_grad()`` regions are inlined with their inputs detached: decomposition would drop the region and
+  let gradients through (measured);
+- ``run_decompositions({})`` removes in-place ops and keeps ``detach``. Never the core-ATen table: it turns
+  ``detach`` into ``alias`` and doubles gradients silently (measured);
+- common subexpressions are merged *before* placement, since row sets are told apart by their mask node.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
+
+from graphshard.capture.opaque import OPAQUE
+from graphshard.errors import CaptureError
+from graphshard.passes.source import where
+
+
+def prepare(exported: ExportedProgram) -> ExportedProgram:
+    """Opaque losses, inlined no_grad regions, functional ops."""
+    graph = exported.graph_module.graph
+    for node in list(graph.nodes):
+        if (opaque := OPAQUE.get(str(node.target))) is not None:
+            namespace, name = opaque.split("::")
+            node.target = getattr(getattr(torch.ops, namespace), name).default
+        elif isinstance(node.target, torch._ops.HigherOrderOperator):
+            _inline_region(exported.graph_module, node)
+    exported.graph_module.recompile()
+    with warnings.catch_warnings():
+        # torch's own internals: copyreg of a deprecated pytree class.
+        warnings.simplefilter("ignore", FutureWarning)
+        return exported.run_decompositions({})
+
+
+def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
+    name = str(node.target)
+    if name != "wrap_with_set_grad_enabled" or node.args[0] is not False:
+        raise CaptureError(
+            f"the region {name} cannot be captured exactly{where(node)}; torch.no_grad() can: remove "
+            "autocast, checkpoint and enable_grad regions from forward"
+        )
+    body = getattr(module, str(node.args[1].target))  # type: ignore[union-attr]
+    inputs = list(node.args[2:])
+    graph = node.graph
+    mapping: dict[fx.Node, Any] = {}
+    with graph.inserting_before(node):
+        for inner in body.graph.nodes:
+            if inner.op == "placeholder":
+                outer = inputs.pop(0)
+                mapping[inner] = _detached(graph, outer) if isinstance(outer, fx.Node) else outer
+            elif inner.op == "output":
+                results = [mapping[n] if isinstance(n, fx.Node) else n for n in inner.args[0]]
+            else:
+                mapping[inner] = graph.node_copy(inner, lambda n: mapping[n])
+    for user in list(node.users):
+        assert user.target is operator.getitem
+        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index,arg-type]
+        graph.erase_node(user)
+    graph.erase_node(node)
+    graph.eliminate_dead_code(lambda n: n.op != "get_attr" or bool(n.users))
+
+
+def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    example = value.meta.get("val")
+    if not isinstance(example, torch.Tensor) or not example.is_floating_point():
+        return value
+    node = graph.call_function(torch.ops.aten.detach.default, (value,))
+    node.meta = {k: v for k, v in value.meta.items() if k in ("val", "stack_trace", "nn_module_stack")}
+    return node
+
+
+def tidy(module: fx.GraphModule) -> fx.GraphModule:
+    """Without asserts on sizes, without duplicates, without dead code; same placeholders and output."""
+    graph = module.graph
+    for node in reversed(list(graph.nodes)):
+        if _is_assert(node):
+            graph.erase_node(node)
+    # Only a size's asserts keep these alive; they have no effect of their own.
+    graph.eliminate_dead_code(_is_impure)
+    merged = CSEPass()(module)
+    result = merged.graph_module if merged is not None else module
+    result.graph.eliminate_dead_code(_is_impure)
+    result.recompile()
+    return result
+
+
+def _is_assert(node: fx.Node) -> bool:
+    name = str(node.target)
+    return node.op == "call_function" and (
+        "_assert_scalar" in name
+        or "sym_constrain_range" in name
+        or "_assert_tensor_metadata" in name
+    )
+
+
+def _is_impure(node: fx.Node) -> bool:
+    return node.op in ("placeholder", "output")

@@ -1,0 +1,287 @@
+"""Capture a module with torch.export: a flat ATen graph in which every gather by edge is visible."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from graphshard.capture.clean import prepare, tidy
+from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
+from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.errors import CaptureError, GraphshardError
+from graphshard.passes.base import Input, Output, Program
+from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.roles import Role
+
+
+@dataclass
+class Captured:
+    """A captured module.
+
+    Attributes:
+        program: the graph, its placeholders placed.
+        signature: the arguments it was captured for.
+        outputs: what forward returned, each tensor replaced by its number among the program's user outputs.
+        structure: how the outputs make up the return value.
+    """
+
+    program: Program
+    signature: Signature
+    outputs: list[Any] = field(default_factory=list)
+    structure: pytree.TreeSpec | None = None
+
+    def restore_outputs(self, values: Sequence[Tensor]) -> Any:
+        """Forward's return value from the user outputs of the program."""
+        leaves = [values[o.number] if isinstance(o, OutputNumber) else o for o in self.outputs]
+        assert self.structure is not None
+        return pytree.tree_unflatten(leaves, self.structure)
+
+
+@dataclass(frozen=True)
+class OutputNumber:
+    """Stands for a tensor in a flattened return value."""
+
+    number: int
+
+
+class _Flat(nn.Module):
+    """The user's module with flat tensor inputs and outputs."""
+
+    def __init__(self, model: nn.Module, signature: Signature) -> None:
+        super().__init__()
+        self.model = model
+        self.signature = signature
+        self.train(model.training)
+        # train() reaches into the user's submodules: it must leave their own modes alone.
+
+    def train(self, mode: bool = True) -> _Flat:
+        self.training = mode
+        return self
+
+    def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        args, kwargs = self.signature.restore(flat)
+        leaves = pytree.tree_leaves(self.model(*args, **kwargs))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def capture(model: nn.Module, signature: Signature) -> Captured:
+    """Capture ``model`` in its present mode for arguments of this signature.
+
+    Raises:
+        CaptureError: the module cannot be captured exactly; names the module, the source line and the way out.
+    """
+    check_module(model)
+    check_arguments(
+        {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
+    )
+    (nodes, edges), _ = sizes_for(model, signature)
+    flat = example_inputs(signature, nodes, edges)
+    with refuse_custom_functions():
+        result = run_eagerly(model, signature, flat)
+    exported = prepare(_export(_Flat(model, signature), signature, flat))
+    program = _to_program(exported, signature)
+    leaves, structure = pytree.tree_flatten(result)
+    numbers = iter(range(len(leaves)))
+    outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    return Captured(program, signature, outputs, structure)
+
+
+def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) -> Any:
+    """The untouched module on flat inputs; its buffers and the random state stay as they are.
+
+    Raises:
+        CaptureError: the module itself fails on the example inputs.
+    """
+    args, kwargs = signature.restore(flat)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return torch.func.functional_call(model, buffers, args, kwargs)
+    except GraphshardError:
+        raise
+    except Exception as error:
+        place = _user_place(error, model)
+        raise CaptureError(
+            f"the model fails on example inputs ({_shapes(signature, flat)}){place}: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _shapes(signature: Signature, flat: Sequence[Tensor]) -> str:
+    names = [n for n, leaf in zip(signature.names, signature.leaves, strict=True) if leaf in signature.tensors]
+    if len(names) != len(flat):
+        return f"{len(flat)} tensors"
+    return ", ".join(f"{name} {list(t.shape)}" for name, t in zip(names, flat, strict=True))
+
+
+def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> ExportedProgram:
+    shapes = (dynamic_shapes(signature),)
+    problem: Exception | None = None
+    for strict in (False, True):
+        try:
+            with _quiet(), _pyg_without_segment_matmul(), torch.random.fork_rng(devices=[]):
+                return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
+        except GraphshardError:
+            raise
+        except Exception as error:
+            # The first error speaks of the user's code; strict mode's often of dynamo.
+            problem = problem or error
+    assert problem is not None
+    raise _explained(problem, flat_module.model) from problem
+
+
+def _explained(error: Exception, model: nn.Module) -> CaptureError:
+    place = _user_place(error, model)
+    text = str(error)
+    if "data-dependent" in text or "Could not guard" in text or "GuardOnDataDependent" in type(error).__name__:
+        reason = (
+            "the model decides what to compute by looking at the data (an if, a while or an int() on a "
+            "tensor's value), so each rank could run another program; compute both sides and use torch.where"
+            ", or pass sizes such as dim_size explicitly"
+        )
+    elif "onstraint" in text and ("violated" in text or "pecializ" in text):
+        reason = (
+            "the model treats some number of nodes or edges in a special way, so one program cannot serve "
+            f"every shard: {_first_line(error)}"
+        )
+    else:
+        reason = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
+    return CaptureError(f"cannot capture the model{place}: {reason}")
+
+
+def _user_place(error: BaseException, model: nn.Module) -> str:
+    """`` in module 'convs.0' (GCNConv) (model.py:12: `code`)`` from the error's own frames."""
+    names = {id(m): n for n, m in model.named_modules()}
+    module_text, line = "", ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        owner = frame.f_locals.get("self")
+        inside = isinstance(owner, nn.Module) and id(owner) in names
+        if inside and "torch/nn/modules/module.py" not in file:
+            name = names[id(owner)]
+            module_text = f" in module {name!r} ({type(owner).__name__})" if name else f" in {type(owner).__name__}"
+        if inside and "site-packages" not in file:
+            summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
+            line = f" ({file}:{number}: `{summary.line}`)"
+    return module_text + line
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
+    module = tidy(exported.graph_module)
+    inputs, constants = [], {}
+    arguments = iter(range(1 << 20))
+    for spec in exported.graph_signature.input_specs:
+        name = getattr(spec.arg, "name", "")
+        target = (spec.target or "").removeprefix("model.")
+        if spec.kind is InputKind.PARAMETER:
+            inputs.append(Input(name, "parameter", target))
+        elif spec.kind is InputKind.BUFFER:
+            inputs.append(Input(name, "buffer", target))
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            inputs.append(Input(name, "constant", str(spec.target)))
+            constants[str(spec.target)] = exported.constants[str(spec.target)].detach()
+        elif spec.kind is InputKind.USER_INPUT:
+            inputs.append(Input(name, "user", str(next(arguments))))
+        else:
+            raise CaptureError(f"the model holds a {spec.kind.name}, which cannot be captured")
+    outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
+    program = Program(module, inputs, outputs, constants)
+    _place_inputs(program, signature)
+    for node in module.graph.nodes:
+        _strip_wrapper(node)
+    return program
+
+
+def _output(spec: Any) -> Output:
+    if spec.kind is OutputKind.USER_OUTPUT:
+        return Output("user", "")
+    if spec.kind is OutputKind.BUFFER_MUTATION:
+        return Output("buffer", spec.target.removeprefix("model."))
+    raise CaptureError(
+        f"forward writes into {spec.target or 'one of its arguments'} ({spec.kind.name}): work on a copy"
+    )
+
+
+def _place_inputs(program: Program, signature: Signature) -> None:
+    placed = [p for spec in signature.tensors for p in _placements(spec)]
+    for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
+        assert spec.name == node.name
+        value = node.meta.get("val")
+        if spec.kind == "user":
+            node.meta["placement"] = placed[int(spec.target)]
+        elif isinstance(value, Tensor):
+            node.meta["placement"] = replicated(value.dim())
+
+
+def _placements(spec: Any) -> list[Placed]:
+    rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
+    if spec.role is Role.NODE:
+        return [Placed((Owned(), *rest))]
+    if spec.role is Role.EDGE:
+        return [Placed((Edges(), *rest))]
+    if spec.role is Role.EDGE_INDEX:
+        return [Placed((None, Edges()), points=(Points.HALO, Points.OWNED))]
+    if spec.role is Role.ADJACENCY:
+        return [Placed((None, Edges()), points=(Points.OWNED, Points.HALO)), Placed((Edges(),))]
+    return [Placed(rest)]
+
+
+def _strip_wrapper(node: fx.Node) -> None:
+    """Module paths as the user knows them, without the flat wrapper."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return
+    kept = {}
+    for key, (path, cls) in stack.items():
+        if path == "":
+            continue
+        kept[key] = ("" if path == "model" else path.removeprefix("model."), cls)
+    node.meta["nn_module_stack"] = kept
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export prints the graph so far when it fails; the error that is raised says it better."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _pyg_without_segment_matmul() -> Iterator[None]:
+    """PyG's grouped matmul chooses a kernel by the data; the plain loop captures."""
+    backend = getattr(sys.modules.get("torch_geometric"), "backend", None)
+    if backend is None:
+        yield
+        return
+    before = backend.use_segment_matmul
+    backend.use_segment_matmul = False
+    try:
+        yield
+    finally:
+        backend.use_segment_matmul = before
+
+
+__all__ = ["Captured", "capture", "run_eagerly"]

@@ -1,0 +1,61 @@
+"""Class losses as opaque ops: their decomposition over masked rows fails (the row count is data-dependent).
+
+They exist in a captured graph only; ``expand_losses`` turns them back into ATen ops before anything runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _loss_shape(input: Tensor, target: Tensor, reduction: int) -> Tensor:
+    if reduction:
+        return input.new_empty(())
+    if target.is_floating_point():
+        return input.new_empty((input.shape[0], *input.shape[2:]))
+    return input.new_empty(target.shape)
+
+
+@torch.library.custom_op("graphshard::cross_entropy", mutates_args=())
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """``torch.nn.functional.cross_entropy`` with its arguments in ATen's form."""
+    return torch.ops.aten.cross_entropy_loss.default(
+        input, target, weight, reduction, ignore_index, label_smoothing
+    )
+
+
+@cross_entropy.register_fake
+def _cross_entropy_fake(
+    input: Tensor, target: Tensor, _weight: Any = None, reduction: int = 1, *_: Any
+) -> Tensor:
+    return _loss_shape(input, target, reduction)
+
+
+@torch.library.custom_op("graphshard::nll_loss", mutates_args=())
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: int = 1, ignore_index: int = -100
+) -> Tensor:
+    """``torch.nn.functional.nll_loss`` with its arguments in ATen's form."""
+    return torch.ops.aten.nll_loss_nd.default(input, target, weight, reduction, ignore_index)
+
+
+@nll_loss.register_fake
+def _nll_loss_fake(input: Tensor, target: Tensor, _weight: Any = None, reduction: int = 1, *_: Any) -> Tensor:
+    return _loss_shape(input, target, reduction)
+
+
+OPAQUE = {
+    "aten.cross_entropy_loss.default": "graphshard::cross_entropy",
+    "aten.nll_loss_nd.default": "graphshard::nll_loss",
+}
+"""Which captured op is hidden behind which opaque one."""

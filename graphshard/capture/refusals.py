@@ -1,0 +1,88 @@
+"""What has to be refused before capture, because the captured graph would not show it."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from graphshard.errors import CaptureError
+
+
+def check_module(model: nn.Module) -> None:
+    """Refuse modules that keep the first graph they see, or whose backward is more than autograd's.
+
+    Raises:
+        CaptureError: names the module, its class and its source line, and says what to do instead.
+    """
+    for path, module in model.named_modules():
+        if getattr(module, "cached", False) is True and hasattr(module, "propagate"):
+            raise CaptureError(
+                f"{describe(path, module)} has cached=True: it keeps the normalisation of the first graph it "
+                "sees, which on a shard is another graph; set cached=False"
+            )
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise CaptureError(
+                f"{describe(path, module)} has backward hooks, which a captured program would not call; "
+                "remove them, or hook the Parameters"
+            )
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise CaptureError(
+                f"{describe(path, module)} has parameters without a shape yet; run the model once on one "
+                "machine before distribute()"
+            )
+
+
+def check_arguments(leaves: dict[str, Any]) -> None:
+    """Refuse Python ints: one that is a row count would be baked into the program.
+
+    Raises:
+        CaptureError: names the argument.
+    """
+    for name, value in leaves.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise CaptureError(
+                f"forward's argument {name!r} is the Python int {value}: if it counts nodes or edges it would "
+                "be baked into the program, and differ on a shard; use x.size(0) inside forward, or make it "
+                "an attribute of the model"
+            )
+        if not isinstance(value, (bool, float, str, type(None), torch.dtype, torch.device)):
+            raise CaptureError(
+                f"forward's argument {name!r} is a {type(value).__name__}, which cannot be captured; pass "
+                "tensors"
+            )
+
+
+def describe(path: str, module: nn.Module) -> str:
+    """``module 'convs.0' (GCNConv, model.py:12)``."""
+    try:
+        place = f", {inspect.getsourcefile(type(module))}:{inspect.getsourcelines(type(module))[1]}"
+    except (OSError, TypeError):
+        place = ""
+    name = f"module {path!r}" if path else "the model"
+    return f"{name} ({type(module).__name__}{place})"
+
+
+@contextmanager
+def refuse_custom_functions() -> Iterator[None]:
+    """While the model runs eagerly, refuse a custom ``autograd.Function``: its backward is not captured.
+
+    Raises:
+        CaptureError: names the Function and the user's line that applies it.
+    """
+
+    def refuse(cls: type, *_args: Any, **_kwargs: Any) -> Any:
+        frame = traceback.extract_stack()[-2]
+        raise CaptureError(
+            f"the custom autograd.Function {cls.__name__} has a backward that cannot be captured "
+            f"({frame.filename}:{frame.lineno}: `{frame.line}`); write the step with differentiable ops"
+        )
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(refuse)):
+        yield

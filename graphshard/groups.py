@@ -1,0 +1,140 @@
+"""Process groups by name, and a count of the bytes sent through them.
+
+A program names its process group: a string survives tracing, printing and pickling. The empty name ``""``
+stands for a single rank, where nothing is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from graphshard.errors import RuntimeMismatch
+
+# What gloo and NCCL both send as it is (measured); rows of any other dtype travel as bytes.
+_SENT_AS_IS = frozenset(
+    {torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+
+
+def resolve(group: str) -> ProcessGroup | None:
+    """The process group of that name; None for ``""``. The one use of torch's (private) registry of names.
+
+    Raises:
+        RuntimeMismatch: no group of that name is registered in this process.
+    """
+    if not group:
+        return None
+    try:
+        return torch._C._distributed_c10d._resolve_process_group(group)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError) as error:
+        raise RuntimeMismatch(f"there is no process group named {group!r} in this process") from error
+
+
+def default_group() -> str:
+    """The name of torch.distributed's default group; ``""`` (a single rank) where none is initialised."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return ""
+    world = dist.group.WORLD
+    assert world is not None
+    return str(world.group_name)
+
+
+def group_size(group: str) -> int:
+    """How many ranks the named group has; 1 for ``""``."""
+    pg = resolve(group)
+    return 1 if pg is None else pg.size()
+
+
+def group_rank(group: str) -> int:
+    """This rank's number in the named group; 0 for ``""``."""
+    pg = resolve(group)
+    return 0 if pg is None else pg.rank()
+
+
+def all_gather_object(obj: Any, group: str) -> list[Any]:
+    """Every rank's ``obj`` (picklable), in rank order, on every rank."""
+    pg = resolve(group)
+    if pg is None:
+        return [obj]
+    gathered: list[Any] = [None] * pg.size()
+    dist.all_gather_object(gathered, obj, group=pg)
+    return gathered
+
+
+@dataclass
+class ByteCounter:
+    """Bytes this rank sent to other ranks: ``halo_bytes`` in halo syncs and reduces, ``reduce_bytes`` in
+    all-reduces (as a ring sends them: 2 (k - 1) / k of the tensor)."""
+
+    halo_bytes: int = 0
+    reduce_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.halo_bytes + self.reduce_bytes
+
+
+_COUNTERS: ContextVar[tuple[ByteCounter, ...]] = ContextVar("graphshard_byte_counters", default=())
+
+
+@contextmanager
+def count_bytes() -> Iterator[ByteCounter]:
+    """Count what this rank sends inside the block, forward and backward; blocks nest.
+
+    Counts the calling thread's exchanges. On CPU a backward runs on the thread that calls it and is counted;
+    a CUDA backward runs on autograd's own threads and is not. Simulated ranks each open their own block.
+    """
+    counter = ByteCounter()
+    token = _COUNTERS.set((*_COUNTERS.get(), counter))
+    try:
+        yield counter
+    finally:
+        _COUNTERS.reset(token)
+
+
+def _count_rows(rows: Tensor, splits: Sequence[int], pg: ProcessGroup) -> None:
+    counters = _COUNTERS.get()
+    if counters:
+        sent = sum(splits) - splits[pg.rank()]
+        row_bytes = rows[:1].numel() * rows.element_size() if sent else 0
+        for counter in counters:
+            counter.halo_bytes += sent * row_bytes
+
+
+def count_all_reduce(x: Tensor, pg: ProcessGroup) -> None:
+    for counter in _COUNTERS.get():
+        counter.reduce_bytes += 2 * (pg.size() - 1) * x.numel() * x.element_size() // pg.size()
+
+
+def _wire(rows: Tensor) -> Tensor:
+    """Contiguous ``rows`` as the backends take them: [rows, values] of a dtype they know. Shares memory."""
+    flat = rows.view(rows.size(0), math.prod(rows.shape[1:]))
+    return flat if flat.dtype in _SENT_AS_IS else flat.view(torch.uint8)
+
+
+def exchange(
+    out: Tensor, rows: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str
+) -> None:
+    """Send ``rows`` (contiguous, grouped by receiver) and fill ``out`` (contiguous, grouped by sender).
+
+    Args:
+        out: ``[sum(recv_splits), ...]``, written in place.
+        rows: ``[sum(send_splits), ...]``, of out's dtype.
+        send_splits, recv_splits: rows to, and from, each rank. For ``""`` the rows come back.
+    """
+    pg = resolve(group)
+    if pg is None:
+        out.copy_(rows)
+        return
+    _count_rows(rows, send_splits, pg)
+    dist.all_to_all_single(_wire(out), _wire(rows), list(recv_splits), list(send_splits), group=pg)

@@ -1,0 +1,302 @@
+"""Simulated ranks: a thread per rank in one process, with the real ops over a process group in memory.
+
+::
+
+    rank 0   all_reduce f32[3] --+                  +--> result
+                                 +-- meeting: same -+
+    rank 1   all_reduce f32[3] --+   call on all?   +--> result      no: RuntimeMismatch names both calls
+
+A collective is a meeting of all ranks: each brings the call it makes and its data, and the last to come
+compares the calls. So "all ranks run the same sequence of collectives" is checked at each one, and a rank
+that returns while another still communicates is an error, not a hang. Reductions add in rank order: the
+same bits on every rank and in every run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import Work, _register_process_group, _unregister_process_group
+from torch.futures import Future
+
+from graphshard.errors import GraphshardError, RuntimeMismatch
+
+__all__ = ["SimulatedGroup", "run_ranks"]
+
+T = TypeVar("T")
+
+_RETURN = "return from its function"
+
+
+class _ReleasedError(GraphshardError):
+    """Another rank failed; this one is let go. Never the error that the caller sees."""
+
+
+@dataclass
+class _Meeting:
+    """Where the ranks of one run meet, once per collective."""
+
+    size: int
+    deadline: float
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    calls: dict[int, str] = field(default_factory=dict)
+    brought: dict[int, Any] = field(default_factory=dict)
+    taken: dict[int, Any] = field(default_factory=dict)
+    held: int = 0
+    failed: bool = False
+
+    def meet(self, rank: int, call: str, data: Any) -> dict[int, Any]:
+        """Wait for all ranks; what each brought. Safe to read after: ranks bring data nobody writes to."""
+        with self.condition:
+            self._refuse_if_failed()
+            self.calls[rank], self.brought[rank] = call, data
+            if len(self.calls) == self.size:
+                return self._close()
+            number = self.held
+            while self.held == number:
+                self._refuse_if_failed()
+                if not self.condition.wait(self.deadline - time.monotonic()) and self.held == number:
+                    self._time_out(rank, call)
+            # Not overwritten yet: the next meeting closes only after this rank has come to it.
+            return self.taken
+
+    def fail(self) -> None:
+        """Release every rank that waits, and every one that comes later."""
+        with self.condition:
+            self.failed = True
+            self.condition.notify_all()
+
+    def _refuse_if_failed(self) -> None:
+        if self.failed:
+            raise _ReleasedError("another rank failed")
+
+    def _close(self) -> dict[int, Any]:
+        first = self.calls[0]
+        for rank in range(1, self.size):
+            if self.calls[rank] != first:
+                raise RuntimeMismatch(
+                    f"the ranks run different collectives: collective {self.held} is {first} on rank 0 "
+                    f"but {self.calls[rank]} on rank {rank}"
+                )
+        self.taken, self.brought, self.calls = self.brought, {}, {}
+        self.held += 1
+        self.condition.notify_all()
+        return self.taken
+
+    def _time_out(self, rank: int, call: str) -> None:
+        missing = [r for r in range(self.size) if r not in self.calls]
+        raise RuntimeMismatch(
+            f"timed out: rank {rank} waits in collective {self.held} ({call}), rank(s) {missing} did not come"
+        )
+
+
+class _Done(Work):
+    """The handle of a collective that is over when the call returns."""
+
+    def wait(self, timeout: Any = None) -> bool:  # noqa: ARG002 (torch's signature)
+        return True
+
+    def get_future(self) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+
+def _describe(name: str, tensor: Tensor, *, rows: bool = False) -> str:
+    """The call, as text that is equal where two calls fit together; ``rows`` may differ between ranks."""
+    shape = ["*", *tensor.shape[1:]] if rows else list(tensor.shape)
+    return f"{name}({str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}])"
+
+
+_REDUCTIONS: list[tuple[Any, str, Callable[[Tensor, Tensor], Tensor]]] = [
+    (dist.ReduceOp.SUM, "sum", torch.add),
+    (dist.ReduceOp.AVG, "avg", torch.add),
+    (dist.ReduceOp.MAX, "max", torch.maximum),
+    (dist.ReduceOp.MIN, "min", torch.minimum),
+]
+
+
+def _reduction(wanted: Any) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
+    """The name of torch's reduction, and the step that takes one more rank's term."""
+    for op, name, combine in _REDUCTIONS:
+        if wanted == op:  # in this order: torch's enum does not know the object it is given
+            return name, combine
+    raise GraphshardError(f"simulated ranks know sum, avg, max and min, not {wanted}")
+
+
+class SimulatedGroup(dist.ProcessGroup):
+    """One rank's handle of a simulated group: all-to-all, all-reduce, all-gather, broadcast and barrier.
+
+    `torch.distributed`'s functions take it as ``group=``, and so does `dist.all_gather_object`. Other
+    collectives raise torch's own error.
+    """
+
+    def __init__(self, rank: int, size: int, name: str, meeting: _Meeting) -> None:
+        super().__init__(rank, size)  # type: ignore[call-arg]
+        self._rank, self._size, self._name, self._meeting = rank, size, name, meeting
+
+    def getBackendName(self) -> str:  # noqa: N802 (torch's name)
+        return "simulated"
+
+    @property
+    def group_name(self) -> str:  # type: ignore[override]
+        return self._name
+
+    def _meet(self, call: str, data: Any) -> list[Any]:
+        brought = self._meeting.meet(self._rank, call, data)
+        return [brought[rank] for rank in range(self._size)]
+
+    def alltoall_base(
+        self,
+        output: Tensor,
+        input: Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        *_: Any,
+    ) -> Work:
+        sent = input.detach().clone().split_with_sizes(self._splits(input, input_splits))
+        received = [
+            parts[self._rank] for parts in self._meet(_describe("all_to_all", input, rows=True), sent)
+        ]
+        expected = self._splits(output, output_splits)
+        for source, (part, rows) in enumerate(zip(received, expected, strict=True)):
+            if part.size(0) != rows:
+                raise RuntimeMismatch(
+                    f"in an all_to_all, rank {source} sends {part.size(0)} rows to rank {self._rank}, "
+                    f"which expects {rows}"
+                )
+        output.detach().copy_(torch.cat(received))
+        return _Done()
+
+    def _splits(self, tensor: Tensor, splits: Sequence[int]) -> list[int]:
+        return list(splits) or [tensor.size(0) // self._size] * self._size
+
+    def allreduce(self, tensors: list[Tensor], opts: Any = None) -> Work:  # type: ignore[override]
+        wanted = dist.ReduceOp.SUM if opts is None else opts.reduceOp
+        name, combine = _reduction(wanted)
+        for tensor in tensors:
+            terms = self._meet(_describe(f"all_reduce_{name}", tensor), tensor.detach().clone())
+            total = reduce(combine, terms)
+            tensor.detach().copy_(total / self._size if name == "avg" else total)
+        return _Done()
+
+    def allgather(  # type: ignore[override]
+        self, outputs: list[list[Tensor]], inputs: list[Tensor], *_: Any
+    ) -> Work:
+        for slots, tensor in zip(outputs, inputs, strict=True):
+            parts = self._meet(_describe("all_gather", tensor), tensor.detach().clone())
+            for slot, part in zip(slots, parts, strict=True):
+                slot.detach().copy_(part)
+        return _Done()
+
+    def _allgather_base(self, output: Tensor, input: Tensor, *_: Any) -> Work:
+        parts = self._meet(_describe("all_gather_into_tensor", input), input.detach().clone())
+        output.detach().copy_(torch.cat([part.reshape(-1) for part in parts]).view_as(output))
+        return _Done()
+
+    def broadcast(self, tensors: list[Tensor], opts: Any = None) -> Work:  # type: ignore[override]
+        root = 0 if opts is None else opts.rootRank
+        for tensor in tensors:
+            call = _describe(f"broadcast_from_{root}", tensor)
+            tensor.detach().copy_(self._meet(call, tensor.detach().clone())[root])
+        return _Done()
+
+    def barrier(self, *_: Any, **__: Any) -> Work:
+        self._meet("barrier()", None)
+        return _Done()
+
+    # torch >= 2.13 calls two of them by other names.
+    all_to_all_single = alltoall_base  # type: ignore[assignment]
+    all_gather_single = _allgather_base  # type: ignore[assignment]
+
+
+@contextmanager
+def _registered(size: int, meeting: _Meeting) -> Iterator[list[SimulatedGroup]]:
+    """The ranks' handles, found by torch under names of their own while the block runs."""
+    run = uuid.uuid4().hex
+    groups = [SimulatedGroup(rank, size, f"simulated-{run}-{rank}", meeting) for rank in range(size)]
+    for group in groups:
+        _register_process_group(group.group_name, group)  # type: ignore[arg-type]
+    try:
+        yield groups
+    finally:
+        for group in groups:
+            _unregister_process_group(group.group_name)  # type: ignore[arg-type]
+
+
+def run_ranks(
+    world_size: int, fn: Callable[[int, str, dist.ProcessGroup], T], *, timeout: float = 60.0
+) -> list[T]:
+    """Run ``fn(rank, group_name, group)`` on every simulated rank; the results in rank order.
+
+    A thread per rank; a single rank runs in the caller's own. The threads inherit whether gradients are
+    recorded, and share all that is global in a process, the random number generator included: draw random
+    numbers before, or from a generator per rank. Tensors in results are the ranks' own, not copies.
+
+    Args:
+        world_size: the number of ranks, at least 1.
+        fn: what a rank runs; all must run the same sequence of collectives.
+        timeout: seconds for the whole run.
+
+    Raises:
+        RuntimeMismatch: the ranks ran different collectives, or the time is over.
+        BaseException: what ``fn`` raised, with a note of the rank; of several, the lowest rank's.
+    """
+    if world_size < 1:
+        raise GraphshardError(f"a run needs at least one rank, not {world_size}")
+    meeting = _Meeting(world_size, time.monotonic() + timeout)
+    outcomes: dict[int, T] = {}
+    errors: dict[int, BaseException] = {}
+    record_gradients = torch.is_grad_enabled()
+
+    def run(group: SimulatedGroup) -> None:
+        rank = group.rank()
+        try:
+            with torch.set_grad_enabled(record_gradients):
+                outcome = fn(rank, group.group_name, group)
+            meeting.meet(rank, _RETURN, None)
+            outcomes[rank] = outcome
+        except BaseException as error:  # skipped tests and interrupts too: the caller handles them
+            errors[rank] = error
+            meeting.fail()
+
+    with _registered(world_size, meeting) as groups:
+        if world_size == 1:
+            run(groups[0])
+        stuck = _run_threads(run, groups, meeting) if world_size > 1 else []
+    own = sorted(rank for rank, error in errors.items() if not isinstance(error, _ReleasedError))
+    if own:
+        errors[own[0]].add_note(f"raised on simulated rank {own[0]} of {world_size}")
+        raise errors[own[0]]
+    if stuck:
+        raise RuntimeMismatch(f"timed out: rank(s) {stuck} of {world_size} still run")
+    return [outcomes[rank] for rank in range(world_size)]
+
+
+def _run_threads(
+    run: Callable[[SimulatedGroup], None], groups: Sequence[SimulatedGroup], meeting: _Meeting
+) -> list[int]:
+    """Run every rank in a thread. Returns the ranks that never ended, which are left behind as daemons."""
+    # The first call of a custom op imports this; several threads importing it at once may see half of it.
+    import torch._dynamo  # noqa: F401
+
+    threads = [threading.Thread(target=run, args=(group,), daemon=True) for group in groups]
+    for thread in threads:
+        thread.start()
+    try:
+        # The ranks that wait notice the deadline themselves and say more: give them a moment to.
+        for thread in threads:
+            thread.join(max(0.0, meeting.deadline - time.monotonic()) + 0.2)
+    finally:
+        meeting.fail()
+    return [rank for rank, thread in enumerate(threads) if thread.is_alive()]

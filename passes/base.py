@@ -1,0 +1,179 @@
+"""A program, a pass, and the tool that passes make nodes with.
+
+A pass edits one program in place and says how many edits it made; running it again makes none. Everything
+around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pipeline.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import fx
+
+from graphshard.placement import Edges, Halo, Owned, Placed, Placement, Size
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a placeholder stands for.
+
+    Attributes:
+        name: the placeholder's name.
+        kind: "parameter", "buffer", "constant", "user" (an argument of forward) or "graph" (part of a shard).
+        target: the state_dict key, the number of the flat user argument, or the name of the graph part.
+    """
+
+    name: str
+    kind: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an output stands for: "user", or the "buffer" (by state_dict key) that it replaces."""
+
+    kind: str
+    target: str
+
+
+GRAPH_INPUTS: dict[str, Placement] = {
+    "send_index": Placed((None,)),
+    "send_splits": Size(),
+    "recv_splits": Size(),
+    "group": Size(),
+    "node_ids": Placed((Halo(),)),
+    "owned_ids": Placed((Owned(),)),
+    "edge_ids": Placed((Edges(),)),
+    "num_nodes": Size(),
+    "num_edges": Size(),
+    "dropout_key": Size(),
+}
+"""Parts of a shard that a pass can ask for as an input of the program, with their placements."""
+
+
+@dataclass
+class Program:
+    """A flat graph of ATen ops with what its inputs and outputs stand for; the same on every rank."""
+
+    module: fx.GraphModule
+    inputs: list[Input]
+    outputs: list[Output]
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.module.graph
+
+    def copy(self) -> Program:
+        """An independent copy: nodes are new, example values and constants are shared."""
+        graph = fx.Graph()
+        output = graph.graph_copy(self.graph, {}, return_output_node=False)
+        if output is not None:
+            graph.output(output)
+        old = [n for n in self.graph.nodes if n.op == "output"]
+        new = [n for n in graph.nodes if n.op == "output"]
+        for a, b in zip(old, new, strict=True):
+            b.meta = copy.copy(a.meta)
+        return replace(
+            self, module=fx.GraphModule(self.module, graph), inputs=list(self.inputs), outputs=list(self.outputs)
+        )
+
+    def output_node(self) -> fx.Node:
+        return next(n for n in self.graph.nodes if n.op == "output")
+
+    def placeholder(self, name: str) -> fx.Node:
+        """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use."""
+        for spec, node in zip(self.inputs, self.graph.find_nodes(op="placeholder"), strict=True):
+            if spec.kind == "graph" and spec.target == name:
+                return node
+        last = list(self.graph.find_nodes(op="placeholder"))
+        with self.graph.inserting_after(last[-1]) if last else self.graph.inserting_before():
+            node = self.graph.placeholder(name)
+        node.meta["placement"] = GRAPH_INPUTS[name]
+        node.meta["val"] = _example_of(name)
+        self.inputs.append(Input(node.name, "graph", name))
+        return node
+
+    def kind_of(self, node: fx.Node) -> str | None:
+        """The kind of input that a placeholder stands for; None for any other node."""
+        return next((s.kind for s in self.inputs if s.name == node.name), None) if node.op == "placeholder" else None
+
+
+def _example_of(name: str) -> Any:
+    if name in ("num_nodes", "num_edges"):
+        return 16
+    if name in ("send_splits", "recv_splits"):
+        return [0]
+    if name == "group":
+        return ""
+    return (0, 0) if name == "dropout_key" else torch.zeros(16, dtype=torch.int64)
+
+
+class Pass(Protocol):
+    """One rewriting of a program. Options are fields of a frozen dataclass."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, program: Program) -> int:
+        """Edit the program in place; return the number of edits, 0 where there was nothing to do."""
+
+
+class Emitter:
+    """Makes nodes in place of another one, with its source position and an example value."""
+
+    def __init__(self, program: Program, origin: fx.Node) -> None:
+        self.program = program
+        self.graph = program.graph
+        self.origin = origin
+
+    @contextmanager
+    def after(self, node: fx.Node) -> Iterator[None]:
+        """Insert after ``node``, in the order of the calls (and never between the placeholders)."""
+        anchor = node.next
+        while anchor.op == "placeholder":
+            anchor = anchor.next
+        with self.graph.inserting_before(anchor):
+            yield
+
+    @contextmanager
+    def before(self, node: fx.Node) -> Iterator[None]:
+        with self.graph.inserting_before(node):
+            yield
+
+    def call(
+        self, target: Any, *args: Any, name: str | None = None, example: Any = None, **kwargs: Any
+    ) -> fx.Node:
+        """One ``call_function`` node; its example value is computed unless one is given."""
+        node = self.graph.create_node("call_function", target, args, kwargs, name=name)
+        for key in ("nn_module_stack", "stack_trace"):
+            if key in self.origin.meta:
+                node.meta[key] = self.origin.meta[key]
+        node.meta["val"] = self._example(target, args, kwargs) if example is None else example
+        return node
+
+    def _example(self, target: Any, args: Any, kwargs: Any) -> Any:
+        values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
+        mode = _fake_mode(values)
+        if mode is None:
+            return target(*values[0], **values[1])
+        with mode:
+            fixed = torch.utils._pytree.tree_map(
+                lambda v: mode.from_tensor(v)
+                if isinstance(v, torch.Tensor) and not isinstance(v, torch._subclasses.FakeTensor)
+                else v,
+                values,
+            )
+            return target(*fixed[0], **fixed[1])
+
+
+def _fake_mode(values: Any) -> Any:
+    for value in torch.utils._pytree.tree_leaves(values):
+        if isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode
+    return None

@@ -1,0 +1,86 @@
+"""distribute_dropout: a dropout mask that is the same on 1, 2 or 64 ranks.
+
+Before::  y = dropout(x, 0.5)
+After::   y = dropout_rows(x, owned_ids, dim=0, p=0.5, key=(seed, step), site=0)
+
+The mask is a function of (seed, step, call site, global id of the row): which rank holds a row, and in which
+order, does not matter. Rows of a concatenation are told apart by their segment, rows behind a mask keep their
+ids.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from graphshard import local_ops
+from graphshard.passes.base import Emitter, Program
+from graphshard.passes.infer_placement import infer
+from graphshard.passes.rules.call import Call, Rewrite
+from graphshard.placement import Edges, Joined, Kept, Owned, Placed, Rows
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class DistributeDropout:
+    """Rewrite each active dropout; counts them."""
+
+    name: str = "distribute_dropout"
+
+    def run(self, program: Program) -> int:
+        inference = infer(program)
+        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "dropout"]
+        first = sum(n.target is local_ops.dropout_rows for n in program.graph.nodes)
+        for site, node in enumerate(nodes, start=first):
+            _rewrite(program, Call(node, inference.placements, []), site)
+        return len(nodes)
+
+
+def _rewrite(program: Program, call: Call, site: int) -> None:
+    node, x = call.node, call["input"]
+    placed = call.tensor(x)
+    emit = Emitter(program, node)
+    key = program.placeholder("dropout_key")
+    with emit.before(node):
+        dim = placed.sharded[0] if placed.sharded else 0
+        rows = placed.dims[dim] if placed.sharded else None
+        ids = row_ids(emit, call, rows) if rows is not None else None
+        dropped = emit.call(
+            local_ops.dropout_rows,
+            *(x, ids, dim, call["p"], key, site),
+            name=f"dropout_{site}",
+            example=x.meta["val"],
+        )
+    dropped.meta["placement"] = Placed(placed.dims)
+    if isinstance(node.meta["val"], torch.Tensor):
+        node.replace_all_uses_with(dropped)
+    else:
+        _replace_items(call, dropped)
+    program.graph.erase_node(node)
+
+
+def _replace_items(call: Call, dropped: fx.Node) -> None:
+    for item in list(call.node.users):
+        if item.target is operator.getitem and item.args[1] == 0:
+            item.replace_all_uses_with(dropped)
+        elif item.users:
+            call.refuse("has its mask read by the model", "draw the mask outside the model")
+        item.graph.erase_node(item)
+
+
+def row_ids(emit: Emitter, call: Call, rows: Rows) -> fx.Node:
+    """A node that holds the global ids of ``rows``, the same number for the same row on any rank."""
+    if isinstance(rows, Owned):
+        return emit.program.placeholder("owned_ids")
+    if isinstance(rows, Edges):
+        return emit.program.placeholder("edge_ids")
+    if isinstance(rows, Kept):
+        mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
+        return emit.call(aten.index.Tensor, row_ids(emit, call, rows.rows), [mask])
+    if isinstance(rows, Joined):
+        return emit.call(local_ops.join_ids, [row_ids(emit, call, part) for part in rows.parts])
+    call.refuse(f"drops rows {rows}, which several ranks hold copies of")

@@ -1,0 +1,90 @@
+"""expand_reductions: means, variances and standard deviations over all nodes or edges, by their definitions.
+
+Before::  m = mean(x, [0])
+After::   s = sum(x, [0]); n = sym_size(x, 0); m = div(s, n)
+
+The sum is then a term on each rank and the size a count of rows, which ``insert_all_reduce`` makes global: the
+mean of means would weight every rank alike.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphshard.passes.base import Emitter, Program
+from graphshard.passes.infer_placement import infer
+from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.rules.reduce import reduced_dims
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class ExpandReductions:
+    """Rewrite each mean, var and std over sharded rows; counts them."""
+
+    name: str = "expand_reductions"
+
+    def run(self, program: Program) -> int:
+        inference = infer(program)
+        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "reduction"]
+        for node in nodes:
+            call = Call(node, inference.placements, [])
+            emit = Emitter(program, node)
+            with emit.before(node):
+                result = _expand(emit, call)
+            node.replace_all_uses_with(result)
+            program.graph.erase_node(node)
+        return len(nodes)
+
+
+def _expand(emit: Emitter, call: Call) -> fx.Node:
+    x = call["self"]
+    dims = reduced_dims(call, len(shape_of(x)))
+    keepdim = bool(call.get("keepdim", False))
+    if "mean" in str(call.node.target):
+        return mean(emit, x, dims, keepdim, call.get("dtype"))
+    correction = 1 if call.get("unbiased", True) else 0
+    if call.get("correction") is not None:
+        correction = call["correction"]
+    variance = var(emit, x, dims, keepdim, correction)
+    return emit.call(aten.sqrt.default, variance) if "std" in str(call.node.target) else variance
+
+
+def mean(emit: Emitter, x: fx.Node, dims: tuple[int, ...], keepdim: bool, dtype: Any = None) -> fx.Node:
+    """The sum over ``dims`` divided by how many elements it has."""
+    kwargs = {} if dtype is None else {"dtype": dtype}
+    total = emit.call(aten.sum.dim_IntList, x, list(dims), keepdim, **kwargs)
+    return emit.call(aten.div.Tensor, total, count(emit, x, dims))
+
+
+def var(emit: Emitter, x: fx.Node, dims: tuple[int, ...], keepdim: bool, correction: float) -> fx.Node:
+    """The sum of squared distances to the mean, divided by the count less ``correction``."""
+    centred = emit.call(aten.sub.Tensor, x, mean(emit, x, dims, keepdim=True))
+    squares = emit.call(aten.mul.Tensor, centred, centred)
+    total = emit.call(aten.sum.dim_IntList, squares, list(dims), keepdim)
+    number: Any = count(emit, x, dims)
+    if correction:
+        number = emit.call(operator.sub, number, correction)
+    return emit.call(aten.div.Tensor, total, number)
+
+
+def count(emit: Emitter, x: fx.Node, dims: tuple[int, ...]) -> Any:
+    """How many elements a reduction over ``dims`` reads: a node, or an int where no dim is dynamic."""
+    shape = shape_of(x)
+    fixed = 1
+    total: Any = None
+    for dim in dims:
+        if isinstance(shape[dim], int):
+            fixed *= shape[dim]
+        else:
+            size = emit.call(aten.sym_size.int, x, dim)
+            total = size if total is None else emit.call(operator.mul, total, size)
+    if total is None:
+        return fixed
+    return total if fixed == 1 else emit.call(operator.mul, total, fixed)

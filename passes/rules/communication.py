@@ -1,0 +1,92 @@
+"""The ops that passes insert: what a sync, a reduction over ranks and their helpers leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphshard.passes.rules.call import Call, Rule
+from graphshard.placement import Halo, Owned, Placed, Placement, Size
+
+
+def halo_sync(call: Call) -> Placement:
+    """Owned rows become owned and halo rows."""
+    placed = call.tensor("x")
+    _see_plan(call)
+    if placed.dims[:1] != (Owned(),):
+        call.refuse(f"syncs {placed}, which are not owned rows")
+    return Placed((Halo(), *placed.dims[1:]))
+
+
+def halo_reduce(call: Call) -> Placement:
+    """Mirror-partial rows become owned rows."""
+    placed = call.raw(call["x"])
+    _see_plan(call)
+    if not isinstance(placed, Placed) or placed.mirror != call["reduce"]:
+        call.refuse(f"reduces {placed}, whose copies hold no such terms")
+    return placed.resolved()
+
+
+def all_reduce(call: Call) -> Placement:
+    """A partial value becomes a replicated one."""
+    placed = call.raw(call["x"])
+    _see_plan(call)
+    if not isinstance(placed, Placed) or placed.partial != call["reduce"]:
+        call.refuse(f"reduces {placed} over the ranks, which holds no such terms")
+    return placed.resolved()
+
+
+def pad_halo(call: Call) -> Placement:
+    """Owned rows, then filler rows for a scatter by source to write into."""
+    placed = call.tensor(call["arg0"])
+    _see_plan(call)
+    return replace(placed, dims=(Halo(), *placed.dims[1:]), points=None, uniform=False)
+
+
+def same(call: Call) -> Placement:
+    """Identities that only mark where gradients are summed or scaled."""
+    placed = call.tensor(call["arg0"])
+    _see_plan(call)
+    return placed
+
+
+def global_count(call: Call) -> Placement:
+    """A row count, summed over the ranks."""
+    _see_plan(call)
+    return Size(number=True)
+
+
+def dropout_rows(call: Call) -> Placement:
+    """A dropout by global row ids keeps its rows."""
+    placed = call.values(call["arg0"])
+    _see_plan(call)
+    return placed.plain()
+
+
+def join_ids(call: Call) -> Placement:
+    """Ids of concatenated rows are told apart by segment."""
+    from graphshard.placement import join
+
+    parts = []
+    for part in call["arg0"]:
+        rows = call.tensor(part).dims[0]
+        assert rows is not None
+        parts.append(rows)
+    return Placed((join(parts),))
+
+
+def _see_plan(call: Call) -> None:
+    for node in call.node.all_input_nodes:
+        call.raw(node)
+
+
+RULES: dict[str, Rule] = {
+    "graphshard.halo_sync.default": halo_sync,
+    "graphshard.halo_reduce.default": halo_reduce,
+    "graphshard.all_reduce.default": all_reduce,
+    "graphshard.local_ops.pad_halo": pad_halo,
+    "graphshard.local_ops.global_count": global_count,
+    "graphshard.local_ops.dropout_rows": dropout_rows,
+    "graphshard.local_ops.join_ids": join_ids,
+    "graphshard.ops.replicated_input": same,
+    "graphshard.ops.replicated_output": same,
+}

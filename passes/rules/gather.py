@@ -1,0 +1,142 @@
+"""Reading rows by index or by mask: where a halo sync is needed, and where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphshard.passes.rules.call import Call, HaloSync, Rule, same_rows
+from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
+
+
+def index_select(call: Call) -> Placement:
+    """``x.index_select(dim, index)``, also ``embedding`` in dim 0."""
+    return _gather(call, call["self"], call.dim("dim", len(call.tensor("self").dims)), call["index"])
+
+
+def embedding(call: Call) -> Placement:
+    """``weight[indices]``: a table that every rank holds, read by features and not by node numbers."""
+    return _gather(call, call["weight"], 0, call["indices"])
+
+
+def index(call: Call) -> Placement:
+    """``x[mask]``, ``x[idx]``, ``ei[:, mask]``: one index tensor, the other dims whole."""
+    indices = list(call["indices"])
+    used = [(d, i) for d, i in enumerate(indices) if i is not None]
+    if len(used) != 1:
+        return _all_replicated(call, "indexes several dims at once")
+    dim, chosen = used[0]
+    if _is_bool(chosen):
+        return _keep(call, dim, chosen)
+    return _gather(call, call["self"], dim, chosen)
+
+
+def gather(call: Call) -> Placement:
+    """``x.gather(dim, index)``: row-wise in a feature dim; by node only with an index expanded over features."""
+    placed, chosen = call.values("self"), call.tensor("index")
+    dim = call.dim("dim", len(placed.dims))
+    if placed.dims[dim] is None and chosen.points is None:
+        others = [d for d in range(len(placed.dims)) if d != dim]
+        dims = [same_rows(call, [placed, chosen], [d, d]) if d in others else chosen.dims[d] for d in range(len(placed.dims))]
+        for d in others:
+            if dims[d] is not None and (placed.dims[d] is None or chosen.dims[d] is None):
+                call.refuse(f"reads rows {dims[d]} from a tensor that every rank holds whole")
+        return Placed(tuple(dims))
+    return _gather(call, call["self"], dim, call["index"], along=True)
+
+
+def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = False) -> Placement:
+    """Rows of ``table`` by number. ``along``: the index has the shape of the output (``torch.gather``)."""
+    indexed, by = call.tensor(table), call.tensor(chosen)
+    rows, points = indexed.dims[dim], reach(by.points)
+    if isinstance(rows, (Owned, Halo)):
+        if points is None:
+            call.refuse(
+                "reads node rows by an index whose numbers are not node numbers of this graph",
+                "index with edge_index or with a mask over the nodes",
+            )
+        if indexed.points is not None:
+            indexed = call.values(table)
+        if isinstance(rows, Owned) and points is Points.HALO:
+            call.edits.append(HaloSync(table, call.node, dim))
+    elif rows is not None:
+        call.refuse(f"reads the rows {rows} by number, which is not the same on the ranks")
+    elif points is not None:
+        call.refuse(
+            "reads a table that every rank holds whole by local node numbers",
+            "pass the table as a node tensor of the graph",
+        )
+    before, after = indexed.dims[:dim], indexed.dims[dim + 1 :]
+    dims = by.dims if along else (*before, *by.dims, *after)
+    if along and any(d is not None for i, d in enumerate(by.dims) if i != dim):
+        call.refuse("gathers along one dim with rows spread over another")
+    if sum(d is not None for d in dims) > 1:
+        call.refuse("spreads two different row sets over two dims (an all-pairs tensor)")
+    points_out = indexed.points if dim != 0 or not isinstance(indexed.points, tuple) else _picked(call, indexed, chosen)
+    return Placed(tuple(dims), points=points_out)
+
+
+def _picked(call: Call, indexed: Placed, chosen: Any) -> Any:
+    """Which rows of an ``edge_index`` an index over dim 0 picks: known only where all are alike."""
+    known = set(indexed.points) if isinstance(indexed.points, tuple) else {indexed.points}
+    if len(known) > 1:
+        call.refuse("picks rows of an edge_index by a tensor", "use edge_index[0] and edge_index[1]")
+    return known.pop()
+
+
+def _keep(call: Call, dim: int, mask: fx.Node) -> Placement:
+    """Rows that a boolean mask keeps."""
+    placed, by = call.tensor("self"), call.tensor(mask)
+    if len(by.dims) != 1:
+        return _all_replicated(call, "indexes with a mask of several dims")
+    if by.dims[0] is None:
+        if placed.dims[dim] is not None:
+            call.refuse("masks node or edge rows with a mask that every rank holds whole")
+        if isinstance(placed.points, tuple) and dim == 0:
+            call.refuse("masks the two rows of an edge_index")
+        return placed
+    rows = same_rows(call, [placed, by], [dim, 0])
+    if placed.dims[dim] is None or rows is None:
+        call.refuse(f"masks a tensor that every rank holds whole with a mask over {by.dims[0]}")
+    kept: Rows = Kept(rows, mask.name)
+    dims = (*placed.dims[:dim], kept, *placed.dims[dim + 1 :])
+    return replace(placed.plain(), dims=dims, points=_pointing_of_kept(call, placed, by))
+
+
+def _pointing_of_kept(call: Call, placed: Placed, mask: Placed) -> Any:
+    """A source that the mask ``src == dst`` keeps is a destination, so it is owned."""
+    name, row = call.key(call["self"])
+    if isinstance(placed.points, tuple):
+        return tuple(
+            Points.OWNED if p is not None and (name, i) in mask.loops else p
+            for i, p in enumerate(placed.points)
+        )
+    if placed.points is not None and (name, row) in mask.loops:
+        return Points.OWNED
+    return placed.points
+
+
+def _all_replicated(call: Call, what: str) -> Placement:
+    """Anything goes between tensors that every rank holds whole."""
+    for node in call.node.all_input_nodes:
+        placed = call.tensor(node)
+        if placed.sharded or placed.points is not None:
+            call.refuse(f"{what} where rows are spread over the ranks", "index one dim at a time")
+    value = call.node.meta["val"]
+    return Placed((None,) * value.dim())
+
+
+def _is_bool(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
+
+
+RULES: dict[str, Rule] = {
+    "aten.index_select.default": index_select,
+    "aten.embedding.default": embedding,
+    "aten.index.Tensor": index,
+    "aten.gather.default": gather,
+}

@@ -1,0 +1,67 @@
+"""Where in the user's code a node comes from: the words of every error and every line of a diff."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from torch import fx
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)\n(?P<code>[^\n]*)')
+
+
+def module_path(node: fx.Node) -> str:
+    """The dotted path of the innermost module that made the node, such as ``convs.0``; "" at the top."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    for path, _ in reversed(stack):
+        clean = _clean(str(path))
+        if clean:
+            return clean
+    return ""
+
+
+def module_class(node: fx.Node) -> str:
+    """The class of that module, without its package."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return ""
+    cls = stack[-1][1]
+    name = cls if isinstance(cls, str) else getattr(cls, "__name__", str(cls))
+    return name.rsplit(".", 1)[-1]
+
+
+def source_frames(node: fx.Node) -> list[tuple[str, int, str]]:
+    """``(file, line, code)`` of the Python frames that made the node, outermost first."""
+    trace = str(node.meta.get("stack_trace") or "")
+    return [(m["file"], int(m["line"]), m["code"].strip()) for m in _FRAME.finditer(trace)]
+
+
+def user_frame(node: fx.Node) -> tuple[str, int, str] | None:
+    """The innermost frame that is the user's own: not in torch, PyG or another installed package."""
+    frames = source_frames(node)
+    own = [f for f in frames if "site-packages" not in f[0] and "dist-packages" not in f[0]]
+    chosen = own or frames
+    return chosen[-1] if chosen else None
+
+
+def short(path: str) -> str:
+    """A file name with one folder: enough to find it, nothing of the machine's own layout."""
+    return "/".join(PurePath(path).parts[-2:]) if "site-packages" in path else PurePath(path).name
+
+
+def where(node: fx.Node) -> str:
+    """`` (in module 'convs.0' (GATConv), model.py:12: `x = conv(x, ei)`)`` as far as it is known."""
+    parts = []
+    if path := module_path(node):
+        parts.append(f"in module '{path}' ({module_class(node)})")
+    elif name := module_class(node):
+        parts.append(f"in {name}")
+    if frame := user_frame(node):
+        parts.append(f"{frame[0]}:{frame[1]}: `{frame[2]}`")
+    return f" ({', '.join(parts)})" if parts else f" (node {node.name})"
+
+
+def _clean(path: str) -> str:
+    path = re.sub(r"^L\['self'\]\.?|^L__self__[_.]?", "", path)
+    path = re.sub(r"getattr\((?P<o>.*), '(?P<n>\w+)'\)", r"\g<o>.\g<n>", path)
+    return path.replace("L['self']", "").replace("_modules['", "").replace("']", "").strip(".")

@@ -1,0 +1,80 @@
+"""What test_launch.py runs in other processes; importable there."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from graphshard import ops
+
+
+def who_am_i(extra: str) -> tuple[int, int, str, str | None, int]:
+    threads = torch.get_num_threads()
+    return dist.get_rank(), dist.get_world_size(), extra, os.environ.get("GRAPHSHARD_TEST"), threads
+
+
+def exchange(world: list[Any], features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Sync, reduce and all-reduce over gloo, forward and backward. ``world`` holds (owned, plan) per rank."""
+    group = ops.default_group()
+    owned, plan = world[dist.get_rank()]
+    x = features[owned].clone().requires_grad_()
+    weight = torch.full((features.size(1),), 2.0, dtype=features.dtype, requires_grad=True)
+    args = (plan.send_index, list(plan.send_splits), list(plan.recv_splits))
+    synced = ops.halo_sync(x, *args, group)
+    reduced = ops.halo_reduce(synced * ops.replicated_input(weight, group), *args, "sum", group)
+    loss = ops.replicated_output(ops.all_reduce((reduced**2).sum(), "sum", group), group)
+    loss.backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    return {
+        "synced": synced.detach(),
+        "reduced": reduced.detach(),
+        "highest": ops.halo_reduce(synced.detach(), *args, "max", group),
+        "loss": loss.detach(),
+        "x_grad": x.grad,
+        "weight_grad": weight.grad,
+    }
+
+
+def every_dtype(dtypes: list[torch.dtype]) -> list[bool]:
+    """Whether rows of each dtype come through a sync unchanged, and a bool/int16 all-reduce is right."""
+    group, rank, size = ops.default_group(), dist.get_rank(), dist.get_world_size()
+    splits = [int(other != rank) for other in range(size)]
+    index = torch.zeros(size - 1, dtype=torch.int64)
+    right = []
+    for dtype in dtypes:
+        row = torch.tensor([[0, 1, 1]]).to(dtype)
+        synced = ops.halo_sync(row, index, splits, splits, group)
+        right.append(
+            synced.dtype == dtype and torch.equal(synced.to(torch.float64)[:, 1], torch.ones(size).double())
+        )
+    right.append(ops.all_reduce(torch.tensor([rank == 0, False]), "sum", group).tolist() == [True, False])
+    right.append(ops.all_reduce(torch.tensor([rank], dtype=torch.int16), "max", group).tolist() == [size - 1])
+    return right
+
+
+def gather_objects() -> list[Any]:
+    return ops.all_gather_object({"rank": dist.get_rank()}, ops.default_group())
+
+
+def raise_on(rank: int) -> None:
+    if dist.get_rank() == rank:
+        raise ValueError(f"planted on {rank}")
+    dist.barrier()
+
+
+def die_on(rank: int, how: str) -> None:
+    if dist.get_rank() == rank:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(3)
+    dist.barrier()
+
+
+def never_come(rank: int) -> None:
+    if dist.get_rank() == rank:
+        time.sleep(1000)
+    dist.barrier()
