@@ -137,8 +137,7 @@ def _reduction(wanted: Any) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
 class SimulatedGroup(dist.ProcessGroup):
     """One rank's handle of a simulated group: all-to-all, all-reduce, all-gather, broadcast and barrier.
 
-    `torch.distributed`'s functions take it as ``group=``, and so does `dist.all_gather_object`. Other
-    collectives raise torch's own error.
+    `torch.distributed`'s functions take it as ``group=``. Other collectives raise torch's own error.
     """
 
     def __init__(self, rank: int, size: int, name: str, meeting: _Meeting) -> None:
@@ -240,13 +239,12 @@ def run_ranks(
     """Run ``fn(rank, group_name, group)`` on every simulated rank; the results in rank order.
 
     A thread per rank; a single rank runs in the caller's own. The threads inherit whether gradients are
-    recorded, and share all that is global in a process, the random number generator included: draw random
-    numbers before, or from a generator per rank. Tensors in results are the ranks' own, not copies.
+    recorded, and share all that is global in a process, the random number generator included. For tensors on
+    the CPU: a backward on a GPU runs on one thread for all ranks, which would wait for each other there.
 
     Args:
-        world_size: the number of ranks, at least 1.
+        world_size: the number of ranks, at least 1. timeout: seconds for the whole run of several.
         fn: what a rank runs; all must run the same sequence of collectives.
-        timeout: seconds for the whole run.
 
     Raises:
         RuntimeMismatch: the ranks ran different collectives, or the time is over.
@@ -274,8 +272,7 @@ def run_ranks(
         if world_size == 1:
             run(groups[0])
         stuck = _run_threads(run, groups, meeting) if world_size > 1 else []
-    own = sorted(rank for rank, error in errors.items() if not isinstance(error, _ReleasedError))
-    if own:
+    if own := sorted(rank for rank, error in errors.items() if not isinstance(error, _ReleasedError)):
         errors[own[0]].add_note(f"raised on simulated rank {own[0]} of {world_size}")
         raise errors[own[0]]
     if stuck:

@@ -26,7 +26,6 @@ class TensorSpec:
     role: Role
     dtype: torch.dtype
     trailing: tuple[int, ...]
-    requires_grad: bool = False
 
     @property
     def width(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,12 +20,15 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.clean import prepare, tidy
-from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
+from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.roles import Role
+
+
+_CAPTURING = threading.RLock()
 
 
 @dataclass
@@ -88,10 +93,12 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     )
     (nodes, edges), _ = sizes_for(model, signature)
     flat = example_inputs(signature, nodes, edges)
-    with refuse_custom_functions():
-        result = run_eagerly(model, signature, flat)
-    exported = prepare(_export(_Flat(model, signature), signature, flat))
-    program = _to_program(exported, signature)
+    # torch.export keeps global state; simulated ranks are threads that capture at the same time.
+    with _CAPTURING:
+        with refuse_custom_functions():
+            result = run_eagerly(model, signature, flat)
+        exported = prepare(_export(_Flat(model, signature), signature, flat))
+        program = _to_program(exported, signature)
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -203,6 +210,7 @@ def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
     outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
     program = Program(module, inputs, outputs, constants)
     _place_inputs(program, signature)
+    _name_inputs(program, signature)
     for node in module.graph.nodes:
         _strip_wrapper(node)
     return program
@@ -240,6 +248,24 @@ def _placements(spec: Any) -> list[Placed]:
     if spec.role is Role.ADJACENCY:
         return [Placed((None, Edges()), points=(Points.OWNED, Points.HALO)), Placed((Edges(),))]
     return [Placed(rest)]
+
+
+def _name_inputs(program: Program, signature: Signature) -> None:
+    """Placeholders named as the user names their values: ``x``, ``conv1_lin_weight``."""
+    flat = [
+        f"{name}_{part}" if part else name
+        for name, leaf in zip(signature.names, signature.leaves, strict=True)
+        if isinstance(leaf, TensorSpec)
+        for part in (("index", "values") if leaf.width == 2 else ("",))
+    ]
+    for i, (spec, node) in enumerate(
+        zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
+    ):
+        wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
+        node._rename(re.sub(r"\W", "_", wanted))
+        node.target = node.name
+        program.inputs[i] = replace(spec, name=node.name)
+    program.module.recompile()
 
 
 def _strip_wrapper(node: fx.Node) -> None:

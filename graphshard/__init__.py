@@ -1,0 +1,47 @@
+"""graphshard: exact distributed training of graph neural networks.
+
+    model -> capture -> infer placement -> insert halo sync -> run on every rank -> prove
+
+``distribute(model)`` turns a single-machine PyTorch or PyG module into one that trains on every rank, each
+holding one part of the graph, with the same outputs, loss and gradients.
+"""
+
+from graphshard.api import DistributedModule, distribute, mean, sum
+from graphshard.errors import (
+    CaptureError,
+    DataError,
+    GraphshardError,
+    PartitionError,
+    PlacementError,
+    RuntimeMismatch,
+    ShardError,
+    UnsupportedOperation,
+)
+from graphshard.ops import ByteCounter, count_bytes
+from graphshard.partition import PartitionReport, ShardedGraph, partition
+from graphshard.roles import Role
+from graphshard.shard import Shard
+from graphshard.shard_io import load_shard
+
+__all__ = [
+    "ByteCounter",
+    "CaptureError",
+    "DataError",
+    "DistributedModule",
+    "GraphshardError",
+    "PartitionError",
+    "PartitionReport",
+    "PlacementError",
+    "Role",
+    "RuntimeMismatch",
+    "Shard",
+    "ShardError",
+    "ShardedGraph",
+    "UnsupportedOperation",
+    "count_bytes",
+    "distribute",
+    "load_shard",
+    "mean",
+    "partition",
+    "sum",
+]

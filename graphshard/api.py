@@ -1,0 +1,223 @@
+"""``distribute``: a module that trains on one machine, as a module that trains on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from graphshard.arguments import Bound, bind
+from graphshard.capture.check import check_capture
+from graphshard.capture.examples import Signature
+from graphshard.capture.export import capture
+from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
+from graphshard.groups import all_gather_object, default_group, group_rank, group_size
+from graphshard.local_ops import global_count
+from graphshard.ops import all_reduce, replicated_output
+from graphshard.passes.pipeline import Stage
+from graphshard.roles import Role, as_role
+from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
+
+__all__ = ["DistributedModule", "distribute", "mean", "sum"]
+
+
+class DistributedModule(nn.Module):
+    """The distributed form of a module; see :func:`distribute`.
+
+    Attributes:
+        seed: of the dropout masks; the same on every rank.
+        step: how many training-mode forwards there were; the masks depend on it.
+    """
+
+    seed: int | None
+    step: int
+
+    def __init__(
+        self,
+        model: nn.Module,
+        roles: Mapping[str, Role | str] | None = None,
+        seed: int | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        # The user's own dicts: one set of Parameters, the same state_dict keys, and .to() reaches both.
+        self._parameters = model._parameters
+        self._buffers = model._buffers
+        self._modules = model._modules
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.training = model.training
+        self.seed, self.step = seed, 0
+        # Not a submodule: that would add its name to every key.
+        object.__setattr__(self, "_model", model)
+        self._roles = {name: as_role(role, name) for name, role in (roles or {}).items()}
+        self._group = group
+        self._compiled: dict[Any, Compiled] = {}
+        self._agreed: dict[Any, tuple[Role, ...]] = {}
+        self._compared: set[Any] = set()
+
+    @property
+    def group_name(self) -> str:
+        """The process group's name; ``""`` without one."""
+        return default_group() if self._group is None else str(self._group.group_name)
+
+    def train(self, mode: bool = True) -> DistributedModule:
+        """As the user's module: the mode is passed on to it and its submodules."""
+        self._model.train(mode)
+        self.training = mode
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the user's forward, on this rank's part of the graph; a shard gives all arguments at once.
+
+        Raises:
+            UnsupportedOperation, CaptureError: the module cannot be distributed exactly.
+            ShardError: the arguments do not fit the shard, or the shard not the number of ranks.
+            RuntimeMismatch: the ranks disagree on an argument or on what requires a gradient.
+        """
+        group = self.group_name
+        bound = bind(self._model, args, kwargs, self._roles, group, self._agreed)
+        if bound.shard.world_size != group_size(group):
+            raise ShardError(
+                f"the shard is one of {bound.shard.world_size} parts, but this job has {group_size(group)} "
+                "rank(s); partition the data into as many parts as there are ranks"
+            )
+        compiled = self._compile(bound.signature)
+        self._compare_ranks(bound, group)
+        assert self.seed is not None
+        graph = graph_inputs(bound.shard, group, (self.seed, self.step))
+        result = run(compiled, State.of(self._model), bound.flat, graph)
+        self.step += self.training
+        return result
+
+    def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
+        """Every stage of the program for these arguments, the captured one first."""
+        bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
+        return self._compile(bound.signature).stages
+
+    def _compile(self, signature: Signature) -> Compiled:
+        modes = tuple(module.training for module in self._model.modules())
+        key = (modes, signature.leaves, signature.names, str(signature.structure))
+        if key not in self._compiled:
+            captured = capture(self._model, signature)
+            compiled = compile_captured(captured)
+            check_capture(self._model, compiled)
+            self._compiled[key] = compiled
+        return self._compiled[key]
+
+    def _compare_ranks(self, bound: Bound, group: str) -> None:
+        """What decides the order of collectives must be equal on all ranks; compared when it is new."""
+        wants = tuple(p.requires_grad for p in self._model.parameters())
+        key = (
+            self.training,
+            torch.is_grad_enabled(),
+            wants,
+            tuple(t.requires_grad for t in bound.flat),
+            bound.signature.leaves,
+        )
+        if key in self._compared and self.seed is not None:
+            return
+        seed = torch.initial_seed() if self.seed is None else self.seed
+        everyone = all_gather_object((str(key), bound.shard.rank, seed), group)
+        if any(other[0] != everyone[0][0] for other in everyone):
+            raise RuntimeMismatch(
+                "the ranks disagree on the call: mode, requires_grad of parameters and inputs, and the dtypes "
+                "and sizes of the arguments must be the same on every rank"
+            )
+        if [rank for _, rank, _ in everyone] != list(range(len(everyone))):
+            raise RuntimeMismatch(
+                f"rank {group_rank(group)} holds shard {bound.shard.rank}: each rank must hold the shard of "
+                "its own number"
+            )
+        # Rank 0's: a user who seeds ranks differently still gets one mask.
+        self.seed = everyone[0][2]
+        self._compared.add(key)
+
+
+def distribute(
+    model: nn.Module,
+    *,
+    roles: Mapping[str, Role | str] | None = None,
+    seed: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> DistributedModule:
+    """Turn a single-machine GNN into one that trains on every rank, with the same results.
+
+    The model is captured on its first call in each mode, the halo exchange is inserted before each neighbour
+    aggregation, and every reduction over nodes or edges becomes one over all ranks. Outputs, loss and every
+    gradient equal the single machine's, or the model is refused.
+
+    Args:
+        model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. It is
+            not changed; the result shares its Parameters and buffers, under the same ``state_dict`` keys.
+        roles: for arguments that are no tensors of a shard and whose role dtype and shape do not decide:
+            name -> "node", "edge", "edge_index", "adjacency" or "replicated".
+        seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
+            and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
+        group: the process group; by default torch.distributed's, or a single rank where none is initialised.
+
+    Returns:
+        A module to call with a shard, ``model(shard)``, or with its tensors, ``model(shard.x,
+        shard.edge_index)``. Row-wise outputs hold this rank's owned rows (``shard.gather`` brings all
+        together); replicated ones (a loss) are global. Gradients of parameters are summed over the ranks in
+        backward.
+
+    Raises:
+        CaptureError: ``model`` is not a module.
+
+    Example:
+        >>> import torch, graphshard
+        >>> from torch import nn
+        >>> class Mean(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.lin = nn.Linear(2, 3)
+        ...     def forward(self, x, edge_index):
+        ...         src, dst = edge_index[0], edge_index[1]
+        ...         return self.lin(torch.zeros_like(x).index_add(0, dst, x[src]))
+        >>> edge_index = torch.tensor([[0, 1, 2, 2, 3, 4, 0], [1, 2, 0, 3, 4, 2, 3]])
+        >>> graph = {"x": torch.rand(5, 2), "edge_index": edge_index}
+        >>> model = Mean()
+        >>> shard = graphshard.partition(graph, num_parts=1)[0]
+        >>> torch.allclose(graphshard.distribute(model)(shard), model(graph["x"], edge_index))
+        True
+    """
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
+    if isinstance(model, DistributedModule):
+        raise CaptureError("the model is distributed already")
+    return DistributedModule(model, roles, seed, group)
+
+
+def sum(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The sum of all elements on all ranks; differentiable.
+
+    Args:
+        values: any shape, this rank's rows.
+        group: as for :func:`distribute`.
+
+    Returns:
+        0-dim, the same on every rank; a loss that every rank calls ``backward`` on.
+    """
+    name = default_group() if group is None else str(group.group_name)
+    return replicated_output(all_reduce(values.sum(), "sum", name), name)
+
+
+def mean(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The mean of all elements on all ranks, weighted by how many each has; differentiable.
+
+    Use it where a single machine's loss has ``reduction="mean"``::
+
+        loss = graphshard.mean(F.cross_entropy(out[mask], y[mask], reduction="none"))
+
+    Args:
+        values: any floating dtype and shape, this rank's rows; may have none on some ranks.
+        group: as for :func:`distribute`.
+
+    Returns:
+        0-dim, the same on every rank; NaN where no rank has a row, as ``torch.mean`` of nothing.
+    """
+    name = default_group() if group is None else str(group.group_name)
+    return sum(values, group) / global_count(values.numel(), name)

@@ -1,0 +1,140 @@
+"""Check a compiled program against the untouched module, on a second example of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from graphshard import local_ops
+from graphshard.capture.examples import example_inputs, sizes_for
+from graphshard.capture.export import run_eagerly
+from graphshard.errors import CaptureError
+from graphshard.halo import HaloPlan
+from graphshard.runtime import Compiled, State, graph_inputs, program_inputs
+from graphshard.shard import Shard
+
+
+class _NoDropout(TorchFunctionMode):
+    """``F.dropout`` as the identity."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.dropout:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_dropout() -> Iterator[None]:
+    """Run eager modules as if every dropout had p = 0; nothing else changes."""
+    with _NoDropout():
+        yield
+
+
+def drop_dropout(compiled: Compiled) -> Compiled:
+    """The same program with every dropout taken out, to compare with an eager module without dropout."""
+    stages = list(compiled.stages)
+    program = stages[-1].program.copy()
+    for node in program.graph.nodes:
+        if node.target is local_ops.dropout_rows:
+            node.replace_all_uses_with(node.args[0])
+    program.graph.eliminate_dead_code()
+    program.module.recompile()
+    stages[-1] = type(stages[-1])(stages[-1].name, stages[-1].edits, program)
+    return Compiled(compiled.captured, stages)
+
+
+def whole_graph(nodes: int, edges: int) -> Shard:
+    """The shard of a single rank, without tensors."""
+    return Shard(0, 1, nodes, edges, HaloPlan.single(nodes), torch.arange(nodes), torch.arange(edges), {}, {})
+
+
+def check_capture(model: nn.Module, compiled: Compiled) -> None:
+    """Outputs and parameter gradients of the program on one rank must equal the module's.
+
+    Raises:
+        CaptureError: they do not: something in the module escaped capture.
+    """
+    signature = compiled.captured.signature
+    _, (nodes, edges) = sizes_for(model, signature)
+    flat = example_inputs(signature, nodes, edges, seed=1)
+    devices = {p.device for p in model.parameters()}
+    if len(devices) > 1 or any(d.type != "cpu" for d in devices):
+        flat = [t.to(next(iter(devices))) for t in flat]
+    state = State.of(model)
+    plain = drop_dropout(compiled).program
+    graph = graph_inputs(whole_graph(nodes, edges), "", (0, 0))
+
+    def program() -> list[Tensor]:
+        results = plain.module(*program_inputs(plain, state, flat, graph))
+        return [r for r, spec in zip(results, plain.outputs, strict=True) if spec.kind == "user"]
+
+    def eager() -> list[Tensor]:
+        with without_dropout():
+            result = run_eagerly(model, signature, flat)
+        return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+
+    _compare(model, program, eager)
+
+
+def _compare(
+    model: nn.Module, program: Callable[[], list[Tensor]], eager: Callable[[], list[Tensor]]
+) -> None:
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    ours, theirs = _evaluate(program, parameters), _evaluate(eager, parameters)
+    for name, expected in theirs.items():
+        got = ours[name]
+        if (got is None) != (expected is None) and not _is_zero(got) and not _is_zero(expected):
+            raise CaptureError(
+                f"the captured program and the model disagree on whether {name} exists; please report this "
+                "model"
+            )
+        if got is None or expected is None:
+            continue
+        if not close(got, expected):
+            raise CaptureError(
+                f"the captured program does not compute what the model does: {name} differs. Something in "
+                "forward escaped capture (state kept between calls, a Python side effect, code that runs "
+                "differently under torch.export)"
+            )
+
+
+def _evaluate(run: Callable[[], list[Tensor]], parameters: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    outputs = run()
+    found: dict[str, Tensor | None] = {f"output {i}": t.detach() for i, t in enumerate(outputs)}
+    terms = [_weighted(t) for t in outputs if t.requires_grad and t.is_floating_point()]
+    if not terms or not parameters:
+        return found
+    total = torch.stack(terms).sum()
+    grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return found | {f"the gradient of {n}": g for n, g in zip(parameters, grads, strict=True)}
+
+
+def _weighted(t: Tensor) -> Tensor:
+    """A sum with a different weight for each element, so that no two errors cancel."""
+    weights = torch.linspace(0.5, 1.5, max(t.numel(), 1), dtype=torch.float64, device=t.device)
+    return (t.double().reshape(-1) * weights[: t.numel()]).sum()
+
+
+def _is_zero(t: Tensor | None) -> bool:
+    return t is None or not bool(t.any())
+
+
+def close(got: Tensor, expected: Tensor) -> bool:
+    """Equal up to the rounding of another order of summation, NaN where NaN is expected."""
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return False
+    if not expected.is_floating_point():
+        return bool(torch.equal(got, expected))
+    tolerance = {torch.float64: 1e-8, torch.float32: 1e-3}.get(expected.dtype, 5e-2)
+    scale = float(expected.abs().nan_to_num(0, 0, 0).max()) if expected.numel() else 0.0
+    return bool(torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(scale, 1e-6), equal_nan=True))
+
+

@@ -1,0 +1,120 @@
+"""Run a distributed program on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphshard.capture.export import Captured
+from graphshard.passes.base import Program
+from graphshard.passes.pipeline import Pipeline, Stage
+from graphshard.shard import Shard
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A captured module with every stage of its compilation; the last stage runs."""
+
+    captured: Captured
+    stages: list[Stage]
+
+    @property
+    def program(self) -> Program:
+        return self.stages[-1].program
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether its results depend on the dropout key."""
+        return any(spec.target == "dropout_key" for spec in self.program.inputs)
+
+
+def compile_captured(captured: Captured, pipeline: Pipeline | None = None) -> Compiled:
+    """Run the passes over a captured module.
+
+    Raises:
+        UnsupportedOperation: it cannot be distributed exactly.
+    """
+    return Compiled(captured, (pipeline or Pipeline()).run(captured.program))
+
+
+@dataclass(frozen=True)
+class State:
+    """The tensors of a module by their state_dict keys, non-persistent buffers included."""
+
+    parameters: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> State:
+        return cls(
+            dict(model.named_parameters(remove_duplicate=False)),
+            dict(model.named_buffers(remove_duplicate=False)),
+        )
+
+
+def graph_inputs(shard: Shard, group: str, dropout_key: tuple[int, int]) -> dict[str, Any]:
+    """The parts of a shard that a program can ask for (``graphshard.passes.base.GRAPH_INPUTS``)."""
+    return {
+        "send_index": shard.halo.send_index,
+        "send_splits": list(shard.halo.send_splits),
+        "recv_splits": list(shard.halo.recv_splits),
+        "group": group,
+        "node_ids": shard.node_ids,
+        "owned_ids": shard.node_ids[: shard.num_owned],
+        "edge_ids": shard.edge_ids,
+        "num_nodes": shard.num_nodes,
+        "num_edges": shard.num_edges,
+        "dropout_key": dropout_key,
+    }
+
+
+def program_inputs(
+    program: Program, state: State, flat: Sequence[Tensor], graph: Mapping[str, Any]
+) -> list[Any]:
+    """The values of a program's placeholders, in order.
+
+    Buffers that the program replaces are handed in as copies: their values before the step may be needed by
+    its backward.
+    """
+    replaced = {spec.target for spec in program.outputs if spec.kind == "buffer"}
+    values: list[Any] = []
+    for spec in program.inputs:
+        if spec.kind == "parameter":
+            values.append(state.parameters[spec.target])
+        elif spec.kind == "buffer":
+            buffer = state.buffers[spec.target]
+            values.append(buffer.clone() if spec.target in replaced else buffer)
+        elif spec.kind == "constant":
+            values.append(program.constants[spec.target].to(_device(flat)))
+        elif spec.kind == "user":
+            values.append(flat[int(spec.target)])
+        else:
+            values.append(graph[spec.target])
+    return values
+
+
+def run(compiled: Compiled, state: State, flat: Sequence[Tensor], graph: Mapping[str, Any]) -> Any:
+    """One forward: forward's return value; buffers that it changes are changed in ``state``."""
+    program = compiled.program
+    results = program.module(*program_inputs(program, state, flat, graph))
+    return finish(compiled, state, results)
+
+
+def finish(compiled: Compiled, state: State, results: Sequence[Any]) -> Any:
+    """Write the buffers that the program replaced, and give the user's outputs their structure."""
+    users = []
+    with torch.no_grad():
+        for spec, value in zip(compiled.program.outputs, results, strict=True):
+            if spec.kind == "buffer":
+                state.buffers[spec.target].copy_(value)
+            else:
+                users.append(value)
+    return compiled.captured.restore_outputs(users)
+
+
+def _device(flat: Sequence[Tensor]) -> torch.device:
+    return flat[0].device if flat else torch.device("cpu")
