@@ -6,7 +6,7 @@
 holding one part of the graph, with the same outputs, loss and gradients.
 """
 
-from graphshard.api import DistributedModule, distribute, mean, sum
+from graphshard.api import DistributedModule, distribute
 from graphshard.errors import (
     CaptureError,
     DataError,
@@ -19,6 +19,7 @@ from graphshard.errors import (
 )
 from graphshard.ops import ByteCounter, count_bytes
 from graphshard.partition import PartitionReport, ShardedGraph, partition
+from graphshard.reductions import mean, sum
 from graphshard.roles import Role
 from graphshard.shard import Shard
 from graphshard.shard_io import load_shard

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from graphshard.arguments import Bound, bind
 from graphshard.capture.check import check_capture
@@ -15,13 +15,11 @@ from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
 from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
-from graphshard.local_ops import global_count
-from graphshard.ops import all_reduce, replicated_output
 from graphshard.passes.pipeline import Stage
 from graphshard.roles import Role, as_role
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
 
-__all__ = ["DistributedModule", "distribute", "mean", "sum"]
+__all__ = ["DistributedModule", "distribute"]
 
 
 class DistributedModule(nn.Module):
@@ -189,35 +187,3 @@ def distribute(
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
     return DistributedModule(model, roles, seed, group)
-
-
-def sum(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """The sum of all elements on all ranks; differentiable.
-
-    Args:
-        values: any shape, this rank's rows.
-        group: as for :func:`distribute`.
-
-    Returns:
-        0-dim, the same on every rank; a loss that every rank calls ``backward`` on.
-    """
-    name = default_group() if group is None else str(group.group_name)
-    return replicated_output(all_reduce(values.sum(), "sum", name), name)
-
-
-def mean(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """The mean of all elements on all ranks, weighted by how many each has; differentiable.
-
-    Use it where a single machine's loss has ``reduction="mean"``::
-
-        loss = graphshard.mean(F.cross_entropy(out[mask], y[mask], reduction="none"))
-
-    Args:
-        values: any floating dtype and shape, this rank's rows; may have none on some ranks.
-        group: as for :func:`distribute`.
-
-    Returns:
-        0-dim, the same on every rank; NaN where no rank has a row, as ``torch.mean`` of nothing.
-    """
-    name = default_group() if group is None else str(group.group_name)
-    return sum(values, group) / global_count(values.numel(), name)

@@ -45,29 +45,24 @@ def _mix(z: Tensor) -> Tensor:
     return z
 
 
-def dropout_keep(
-    ids: Tensor, width: int, p: float, key: Sequence[int], site: int
-) -> Tensor:
-    """Which elements a dropout keeps: a function of seed, step, call site and global row id alone.
+def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tensor:
+    """53 random bits for each element: a function of seed, step, call site and global row id alone.
 
     Args:
         ids: int64 ``[rows]``; a number for each row that is the same on any number of ranks.
         width: how many elements a row has.
-        p: the probability of dropping an element.
         key: ``(seed, step)``.
-        site: which dropout of the program it is.
+        site: which random op of the program it is.
 
     Returns:
-        bool ``[rows, width]``.
+        int64 ``[rows, width]`` in 0..2**53-1, as NumPy and PyTorch take them for a float64 in [0, 1).
     """
     seed, step = key
     start = torch.tensor([seed], dtype=torch.int64) * _STEP + step
     start = _mix(_mix(start) + site * _STEP).to(ids.device)
     rows = _mix(ids * _STEP + start)
     columns = torch.arange(1, width + 1, dtype=torch.int64, device=ids.device) * _STEP
-    bits = _mix(rows.unsqueeze(1) + columns)
-    # The upper 53 bits, as NumPy and PyTorch make a float64 of 64 random bits.
-    return ((bits >> 11) & ((1 << 53) - 1)) >= int(p * (1 << 53))
+    return (_mix(rows.unsqueeze(1) + columns) >> 11) & ((1 << 53) - 1)
 
 
 def dropout_rows(
@@ -80,7 +75,7 @@ def dropout_rows(
         ids: int64 ``[x.size(dim)]``, the rows' global ids; None where every rank holds all of x.
         dim: the dim of the rows.
         p: the probability of dropping an element; the others are scaled by ``1 / (1 - p)``.
-        key, site: see :func:`dropout_keep`.
+        key, site: see :func:`random_bits`.
     """
     if p >= 1:
         return x * 0
@@ -88,9 +83,9 @@ def dropout_rows(
     if ids is None:
         ids = torch.arange(rows.size(0), device=x.device)
     width = rows[:1].numel() if rows.size(0) else 0
-    keep = dropout_keep(ids, width, p, key, site).view(rows.shape)
+    keep = (random_bits(ids, width, key, site) >= int(p * (1 << 53))).view(rows.shape)
     keep = keep.movedim(0, dim) if x.dim() else keep.reshape(())
-    return x * keep / (1 - p) if x.dtype == torch.bool else x * (keep.to(x.dtype) / (1 - p))
+    return x * (keep.to(x.dtype) / (1 - p))
 
 
 def join_ids(parts: Sequence[Tensor]) -> Tensor:

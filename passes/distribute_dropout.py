@@ -20,9 +20,8 @@ from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
 from graphshard.passes.rules.call import Call, Rewrite
-from graphshard.placement import Edges, Joined, Kept, Owned, Placed, Rows
-
-aten = torch.ops.aten
+from graphshard.passes.row_ids import row_ids
+from graphshard.placement import Placed
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def _rewrite(program: Program, call: Call, site: int) -> None:
     with emit.before(node):
         dim = placed.sharded[0] if placed.sharded else 0
         rows = placed.dims[dim] if placed.sharded else None
-        ids = row_ids(emit, call, rows) if rows is not None else None
+        ids = row_ids(emit, rows) if rows is not None else None
         dropped = emit.call(
             local_ops.dropout_rows,
             *(x, ids, dim, call["p"], key, site),
@@ -71,16 +70,3 @@ def _replace_items(call: Call, dropped: fx.Node) -> None:
             call.refuse("has its mask read by the model", "draw the mask outside the model")
         item.graph.erase_node(item)
 
-
-def row_ids(emit: Emitter, call: Call, rows: Rows) -> fx.Node:
-    """A node that holds the global ids of ``rows``, the same number for the same row on any rank."""
-    if isinstance(rows, Owned):
-        return emit.program.placeholder("owned_ids")
-    if isinstance(rows, Edges):
-        return emit.program.placeholder("edge_ids")
-    if isinstance(rows, Kept):
-        mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
-        return emit.call(aten.index.Tensor, row_ids(emit, call, rows.rows), [mask])
-    if isinstance(rows, Joined):
-        return emit.call(local_ops.join_ids, [row_ids(emit, call, part) for part in rows.parts])
-    call.refuse(f"drops rows {rows}, which several ranks hold copies of")

@@ -1,0 +1,26 @@
+"""The global ids of a row set, as nodes of a program: the same number for the same row on any rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from graphshard import local_ops
+from graphshard.passes.base import Emitter
+from graphshard.placement import Edges, Halo, Kept, Owned, Rows
+
+aten = torch.ops.aten
+
+
+def row_ids(emit: Emitter, rows: Rows) -> fx.Node:
+    """An int64 ``[rows]`` node: node ids, edge positions, those that a mask keeps, or segments of them."""
+    if isinstance(rows, Owned):
+        return emit.program.placeholder("owned_ids")
+    if isinstance(rows, Halo):
+        return emit.program.placeholder("node_ids")
+    if isinstance(rows, Edges):
+        return emit.program.placeholder("edge_ids")
+    if isinstance(rows, Kept):
+        mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
+        return emit.call(aten.index.Tensor, row_ids(emit, rows.rows), [mask])
+    return emit.call(local_ops.join_ids, [row_ids(emit, part) for part in rows.parts])
