@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, 
 __all__ = ["DistributedModule", "distribute"]
 
 
+_COMPILING = threading.Lock()
+
+
 class DistributedModule(nn.Module):
     """The distributed form of a module; see :func:`distribute`.
 
@@ -32,6 +36,7 @@ class DistributedModule(nn.Module):
 
     seed: int | None
     step: int
+    _model: nn.Module
 
     def __init__(
         self,
@@ -99,9 +104,12 @@ class DistributedModule(nn.Module):
         modes = tuple(module.training for module in self._model.modules())
         key = (modes, signature.leaves, signature.names, str(signature.structure))
         if key not in self._compiled:
-            captured = capture(self._model, signature)
-            compiled = compile_captured(captured)
-            check_capture(self._model, compiled)
+            # torch.export keeps global state, and simulated ranks are threads. They meet again in
+            # _compare_ranks, so none runs its program while another still captures.
+            with _COMPILING:
+                captured = capture(self._model, signature)
+                compiled = compile_captured(captured)
+                check_capture(self._model, compiled)
             self._compiled[key] = compiled
         return self._compiled[key]
 

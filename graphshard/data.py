@@ -31,8 +31,8 @@ def load_data(spec: str) -> GraphData:
       2 test) or the three masks, ``edge_weight``, ``edge_attr``, ``edge_type`` and ``classes`` (their names).
       Other arrays are left out.
 
-    Where a file has no split, nodes are drawn 60/20/20 by ``seed``. Where an ``.npz`` has no ``x``, the features
-    are ``[log(1 + in-degree), log(1 + out-degree), 1]``.
+    Where a file has no split, nodes are drawn 60/20/20 by ``seed``. Where it has no ``x``, the features are
+    ``[log(1 + in-degree), log(1 + out-degree), 1]``.
 
     Returns:
         The graph, checked, with ``num_classes`` set.

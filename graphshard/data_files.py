@@ -145,7 +145,8 @@ def read_npz(options: Options) -> GraphData:
     (seed,) = options.read(seed=0)
     path = _existing(options.argument)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, for np.load leaves a broken archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             kept = [
                 key for key in archive.files if key in {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
             ]

@@ -168,19 +168,21 @@ def _count_nodes(tensors: dict[str, Tensor], fixed: dict[str, Role], num_edges: 
             return tensors[name].size(0)
         if role is Role.EDGE_INDEX and tensors[name].numel() > 0:
             lowest = max(lowest, int(tensors[name].max()) + 1)
-    sizes = {
-        value.size(0)
-        for name, value in tensors.items()
-        if name not in fixed and value.dim() > 0 and value.size(0) >= lowest
-    }
-    sizes -= {num_edges}
-    if len(sizes) != 1:
-        found = f"its tensors have {sorted(sizes)} rows" if sizes else "no tensor has rows for nodes alone"
+    rows = {value.size(0) for name, value in tensors.items() if name not in fixed and value.dim() > 0}
+    rows -= {num_edges}
+    fitting = {size for size in rows if size >= lowest}
+    if rows and not fitting:
         raise PartitionError(
-            f"the number of nodes cannot be told from the data ({found}; {num_edges} edges, nodes up to "
-            f"{lowest - 1}): pass num_nodes= or roles="
+            f"the edges name nodes up to {lowest - 1}, but the tensors have {sorted(rows)} rows: an edge "
+            "points past the nodes, or pass num_nodes="
         )
-    return sizes.pop()
+    if len(fitting) != 1:
+        found = f"tensors have {sorted(fitting)} rows" if fitting else "no tensor has rows for nodes alone"
+        raise PartitionError(
+            f"the number of nodes cannot be told from the data ({found}, there are {num_edges} edges): pass "
+            "num_nodes= or roles="
+        )
+    return fitting.pop()
 
 
 def _finish(

@@ -26,7 +26,7 @@ def check(data: GraphData) -> None:
     assert data.x.dtype == torch.float32
     assert data.x.size(0) == nodes
     assert data.edge_index.dtype == data.y.dtype == torch.int64
-    assert 0 <= int(data.y.min())
+    assert int(data.y.min()) >= 0
     assert int(data.y.max()) < data.num_classes
     masks = [data[name] for name in ("train_mask", "val_mask", "test_mask")]
     assert all(mask.dtype == torch.bool and mask.shape == (nodes,) for mask in masks)
@@ -221,7 +221,7 @@ def test_torch_files(tmp_path: Path) -> None:
     torch.save(hetero, file)
     with pytest.raises(DataError, match=r"could run code when read: .*\?trust=1"):
         load_data(str(file))
-    with pytest.raises(DataError, match="heterogeneous|no 'edge_index'"):
+    with pytest.raises(DataError, match=r"heterogeneous|no 'edge_index'"):
         load_data(f"{file}?trust=1")
 
 
@@ -233,5 +233,5 @@ def test_broken_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"cannot be read with torch\.load"):
             load_data(str(tmp_path / "g.pt"))
         (tmp_path / "g.npz").write_bytes(content)
-        with pytest.raises(DataError, match="cannot be read|has no"):
+        with pytest.raises(DataError, match=r"cannot be read|has no"):
             load_data(str(tmp_path / "g.npz"))

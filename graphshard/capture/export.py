@@ -6,7 +6,6 @@ import contextlib
 import logging
 import re
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,9 +25,6 @@ from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.roles import Role
-
-
-_CAPTURING = threading.RLock()
 
 
 @dataclass
@@ -93,12 +89,10 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     )
     (nodes, edges), _ = sizes_for(model, signature)
     flat = example_inputs(signature, nodes, edges)
-    # torch.export keeps global state; simulated ranks are threads that capture at the same time.
-    with _CAPTURING:
-        with refuse_custom_functions():
-            result = run_eagerly(model, signature, flat)
-        exported = prepare(_export(_Flat(model, signature), signature, flat))
-        program = _to_program(exported, signature)
+    with refuse_custom_functions():
+        result = run_eagerly(model, signature, flat)
+    exported = prepare(_export(_Flat(model, signature), signature, flat))
+    program = _to_program(exported, signature)
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,12 +77,7 @@ def refuse_custom_functions() -> Iterator[None]:
         CaptureError: names the Function and the user's line that applies it.
     """
 
-    original, here = torch.autograd.Function.__dict__["apply"].__func__, threading.get_ident()
-
-    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
-        # Simulated ranks run at the same time, and the sync operator's helpers are such Functions.
-        if threading.get_ident() != here:
-            return original(cls, *args, **kwargs)
+    def refuse(cls: type, *_args: Any, **_kwargs: Any) -> Any:
         frame = traceback.extract_stack()[-2]
         raise CaptureError(
             f"the custom autograd.Function {cls.__name__} has a backward that cannot be captured "

@@ -1,0 +1,156 @@
+"""One forward and backward on one rank (or the eager module on one machine), as a list of named values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from graphshard.capture.check import without_dropout
+from graphshard.capture.sparse import SparseStandIn
+from graphshard.check.probe import Probed, Value
+from graphshard.local_ops import random_bits
+from graphshard.ops import all_reduce, replicated_output
+from graphshard.roles import Role
+from graphshard.runtime import State, graph_inputs, program_inputs
+from graphshard.shard import Shard
+
+_SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run: a probed program and the flat inputs on one shard.
+
+    Attributes:
+        probed: the program.
+        shard: the rank's part.
+        flat: the program's user inputs, leaves of this run's own.
+        names: what each flat input is called.
+        roles: the role of each flat input.
+        key: seed and step of the dropout masks.
+    """
+
+    probed: Probed
+    shard: Shard
+    flat: Sequence[Tensor]
+    names: Sequence[str]
+    roles: Sequence[Role]
+    key: tuple[int, int] = (0, 0)
+
+
+def weights_of(value: Value) -> Tensor:
+    """A fixed weight in (0.5, 1.5) for each element, a function of its row's global id: the cotangent.
+
+    Distinct weights make every output element count, and no two errors cancel. A 0-dim value has weight 1.
+    """
+    tensor = value.value
+    if tensor.dim() == 0:
+        return torch.ones_like(tensor)
+    rows = tensor.detach().movedim(value.dim, 0)
+    ids = value.ids if value.ids is not None else torch.arange(rows.size(0), device=tensor.device)
+    width = rows.shape[1:].numel()
+    bits = random_bits(ids, width, (1, 0), _SITE).view(rows.shape)
+    return (bits.to(torch.float64) / (1 << 53) + 0.5).to(tensor.dtype).movedim(0, value.dim)
+
+
+def run_program(model: nn.Module, case: Case, group: str) -> list[Value]:
+    """Outputs, exchanges, gradients and buffers of the program on one rank.
+
+    ``model`` must be this rank's own: its gradients are computed and its buffers change.
+    """
+    program, state = case.probed.compiled.program, State.of(model)
+    graph = graph_inputs(case.shard, group, case.key)
+    results = program.module(*program_inputs(program, state, case.flat, graph))
+    own, values = case.probed.split(results)
+    outputs = [v for v in values if v.kind == "output"]
+    terms, whole = [], []
+    for value in outputs:
+        if value.value.requires_grad:
+            term = (value.value * weights_of(value)).sum().double()
+            (terms if value.ids is not None else whole).append(term)
+    losses = list(whole)
+    if terms:
+        losses.append(replicated_output(all_reduce(torch.stack(terms).sum(), "sum", group), group))
+    gradients = _gradients(model, case, losses)
+    with torch.no_grad():
+        for spec, result in zip(program.outputs, own, strict=False):
+            if spec.kind == "buffer":
+                state.buffers[spec.target].copy_(result)
+    return [_detached(v) for v in values] + gradients + _buffers(model)
+
+
+def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropout: bool) -> list[Value]:
+    """Outputs, gradients and buffers of the untouched module on the whole graph.
+
+    Args:
+        model: a copy of the module.
+        case: on the single part that is the whole graph.
+        ids: the program's own outputs on that part by number, for the ids of their rows.
+        dropout: whether dropouts are active.
+    """
+    signature = case.probed.compiled.captured.signature
+    args, kwargs = signature.restore(case.flat)
+    args, kwargs = _with_adjacency((args, kwargs), case.shard.num_nodes)
+    if dropout:
+        result = model(*args, **kwargs)
+    else:
+        with without_dropout():
+            result = model(*args, **kwargs)
+    tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    values = [
+        Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)
+    ]
+    terms = [(v.value * weights_of(v)).sum().double() for v in values if v.value.requires_grad]
+    return [_detached(v) for v in values] + _gradients(model, case, terms) + _buffers(model)
+
+
+def _with_adjacency(arguments: Any, num_nodes: int) -> Any:
+    """Stand-ins of sparse adjacencies as the real sparse tensors that the eager module expects."""
+    size = (num_nodes, num_nodes)
+    return pytree.tree_map(
+        lambda v: torch.sparse_coo_tensor(v.index, v.values_, size, is_coalesced=True)
+        if isinstance(v, SparseStandIn)
+        else v,
+        arguments,
+        is_leaf=lambda v: isinstance(v, SparseStandIn),
+    )
+
+
+def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[Value]:
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    inputs = {
+        name: (t, role)
+        for name, t, role in zip(case.names, case.flat, case.roles, strict=True)
+        if t.requires_grad
+    }
+    if not losses:
+        return []
+    leaves = [*parameters.values(), *(t for t, _ in inputs.values())]
+    found = torch.autograd.grad(torch.stack(list(losses)).sum(), leaves, allow_unused=True)
+    values = []
+    for (name, _), g in zip(parameters.items(), found, strict=False):
+        if g is not None:
+            values.append(Value("gradient", name, g.detach()))
+    for (name, (_, role)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
+        if g is not None:
+            values.append(Value("input gradient", name, g.detach(), _ids(case.shard, role)))
+    return values
+
+
+def _ids(shard: Shard, role: Role) -> Tensor | None:
+    if role is Role.NODE:
+        return shard.node_ids[: shard.num_owned]
+    return shard.edge_ids if role in (Role.EDGE, Role.ADJACENCY) else None
+
+
+def _buffers(model: nn.Module) -> list[Value]:
+    return [Value("buffer", name, b.detach().clone()) for name, b in model.named_buffers()]
+
+
+def _detached(value: Value) -> Value:
+    return Value(value.kind, value.name, value.value.detach(), value.ids, value.dim)

@@ -1,0 +1,148 @@
+"""Planted faults: a program with one exchange, or one backward of an exchange, taken out.
+
+A check that passes must be able to fail. Each fault leaves a program that runs and that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from graphshard import ops
+from graphshard.local_ops import pad_halo
+from graphshard.passes.base import Program
+from graphshard.passes.gradient_flow import gradient_nodes
+from graphshard.runtime import Compiled
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Which node is broken, and how: "drop" (no communication), "drop backward" (its gradient is lost)."""
+
+    node: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.how} {self.node}"
+
+
+def faults_of(compiled: Compiled, inputs_need_grad: bool = True) -> list[Fault]:
+    """Every fault that can be planted in a program: exchanges, their backwards where a gradient flows, the
+    gradient sums and the scaling of replicated outputs."""
+    program = compiled.program
+    flowing = gradient_nodes(program, inputs_need_grad)
+    reaching = _reaching_outputs(program)
+    faults: list[Fault] = []
+    for node in program.graph.nodes:
+        broken = _BROKEN.get(_name(node))
+        if broken is None:
+            continue
+        carries = node in flowing and node in reaching
+        if broken.forward is not None:
+            faults.append(Fault(node.name, "drop"))
+        if broken.backward is not None and carries:
+            faults.append(Fault(node.name, "drop backward"))
+    return faults
+
+
+def plant(compiled: Compiled, fault: Fault) -> Compiled:
+    """A copy of the program with the fault in it."""
+    stage = compiled.stages[-1]
+    program = stage.program.copy()
+    node = next(n for n in program.graph.nodes if n.name == fault.node)
+    broken = _BROKEN[_name(node)]
+    replacement = broken.forward if fault.how == "drop" else broken.backward
+    assert replacement is not None
+    node.target = replacement
+    program.graph.lint()
+    program.module.recompile()
+    return Compiled(compiled.captured, [*compiled.stages[:-1], replace(stage, program=program)])
+
+
+@dataclass(frozen=True)
+class _Broken:
+    forward: Callable[..., Tensor] | None
+    backward: Callable[..., Tensor] | None
+
+
+def sync_nothing(x: Tensor, _index: Tensor, _send: Sequence[int], recv: Sequence[int], _group: str) -> Tensor:
+    """A halo sync that leaves zeros in the halo."""
+    return pad_halo(x, recv, 0)
+
+
+def sync_forward_only(
+    x: Tensor, index: Tensor, send: Sequence[int], recv: Sequence[int], group: str
+) -> Tensor:
+    """A halo sync whose halo rows send no gradient home."""
+    synced = ops.halo_sync(x.detach(), index, list(send), list(recv), group)
+    return torch.cat([x, synced[x.size(0) :]])
+
+
+def reduce_nothing(x: Tensor, _index: Tensor, _send: Sequence[int], recv: Sequence[int], *_: str) -> Tensor:
+    """A halo reduce that keeps the owner's own term."""
+    return x[: x.size(0) - sum(recv)]
+
+
+def reduce_forward_only(
+    x: Tensor, index: Tensor, send: Sequence[int], recv: Sequence[int], *rest: str
+) -> Tensor:
+    """A halo reduce that gives the terms of other ranks no gradient."""
+    own = reduce_nothing(x, index, send, recv)
+    total = ops.halo_reduce(x.detach(), index, list(send), list(recv), *rest)
+    return own + (total - own.detach())
+
+
+def all_reduce_nothing(x: Tensor, _reduce: str, _group: str) -> Tensor:
+    """An all-reduce that keeps this rank's own term."""
+    return x.clone()
+
+
+def all_reduce_forward_only(x: Tensor, reduce: str, group: str) -> Tensor:
+    """An all-reduce whose backward does not sum over the ranks."""
+    return x + (ops.all_reduce(x.detach(), reduce, group) - x.detach())
+
+
+def same(x: Tensor, _group: str) -> Tensor:
+    """No gradient sum, or no scaling."""
+    return x.view_as(x)
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target) if not callable(node.target) or hasattr(node.target, "_schema") else _plain(node)
+
+
+def _plain(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", "")
+
+
+_BROKEN = {
+    "graphshard.halo_sync.default": _Broken(sync_nothing, sync_forward_only),
+    "graphshard.halo_reduce.default": _Broken(reduce_nothing, reduce_forward_only),
+    "graphshard.all_reduce.default": _Broken(all_reduce_nothing, all_reduce_forward_only),
+    "replicated_input": _Broken(None, same),
+    "replicated_output": _Broken(None, same),
+}
+
+
+def _reaching_outputs(program: Program) -> set[fx.Node]:
+    """The nodes from which some user output can be reached without passing a detach."""
+    output = program.output_node()
+    values = output.args[0]
+    users = [
+        v
+        for v, spec in zip(values, program.outputs, strict=True)  # type: ignore[arg-type]
+        if spec.kind == "user" and isinstance(v, fx.Node)
+    ]
+    found: set[fx.Node] = set()
+    stack = list(users)
+    while stack:
+        node = stack.pop()
+        if node in found:
+            continue
+        found.add(node)
+        if str(node.target) != "aten.detach.default":
+            stack.extend(node.all_input_nodes)
+    return found
