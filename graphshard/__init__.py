@@ -7,6 +7,7 @@ holding one part of the graph, with the same outputs, loss and gradients.
 """
 
 from graphshard.api import DistributedModule, distribute
+from graphshard.check import Report, verify
 from graphshard.errors import (
     CaptureError,
     DataError,
@@ -33,6 +34,7 @@ __all__ = [
     "PartitionError",
     "PartitionReport",
     "PlacementError",
+    "Report",
     "Role",
     "RuntimeMismatch",
     "Shard",
@@ -45,4 +47,5 @@ __all__ = [
     "mean",
     "partition",
     "sum",
+    "verify",
 ]

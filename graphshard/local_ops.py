@@ -58,8 +58,9 @@ def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tenso
         int64 ``[rows, width]`` in 0..2**53-1, as NumPy and PyTorch take them for a float64 in [0, 1).
     """
     seed, step = key
-    start = torch.tensor([seed], dtype=torch.int64) * _STEP + step
-    start = _mix(_mix(start) + site * _STEP).to(ids.device)
+    # Seeds are unsigned in PyTorch; one bit less fits an int64 tensor, whose products wrap around.
+    part = torch.tensor([seed & ((1 << 63) - 1), site], dtype=torch.int64) * _STEP
+    start = _mix(_mix(part[:1] + step) + part[1:]).to(ids.device)
     rows = _mix(ids * _STEP + start)
     columns = torch.arange(1, width + 1, dtype=torch.int64, device=ids.device) * _STEP
     return (_mix(rows.unsqueeze(1) + columns) >> 11) & ((1 << 53) - 1)

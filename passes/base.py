@@ -7,7 +7,7 @@ around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pip
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -83,6 +83,12 @@ class Program:
             self, module=fx.GraphModule(self.module, graph), inputs=list(self.inputs), outputs=list(self.outputs)
         )
 
+    def fake_rows(self) -> torch.Tensor:
+        """An example int64 ``[rows]`` with a row count of its own."""
+        mode = next(m for n in self.graph.nodes if (m := _fake_mode(n.meta.get("val"))) is not None)
+        with mode:
+            return torch.empty(mode.shape_env.create_unbacked_symint(), dtype=torch.int64)
+
     def output_node(self) -> fx.Node:
         return next(n for n in self.graph.nodes if n.op == "output")
 
@@ -95,7 +101,7 @@ class Program:
         with self.graph.inserting_after(last[-1]) if last else self.graph.inserting_before():
             node = self.graph.placeholder(name)
         node.meta["placement"] = GRAPH_INPUTS[name]
-        node.meta["val"] = _example_of(name)
+        node.meta["val"] = _example_of(name, self.fake_rows)
         self.inputs.append(Input(node.name, "graph", name))
         return node
 
@@ -104,14 +110,14 @@ class Program:
         return next((s.kind for s in self.inputs if s.name == node.name), None) if node.op == "placeholder" else None
 
 
-def _example_of(name: str) -> Any:
+def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:
     if name in ("num_nodes", "num_edges"):
         return 16
     if name in ("send_splits", "recv_splits"):
         return [0]
     if name == "group":
         return ""
-    return (0, 0) if name == "dropout_key" else torch.zeros(16, dtype=torch.int64)
+    return (0, 0) if name == "dropout_key" else fake_rows()
 
 
 class Pass(Protocol):

@@ -22,5 +22,7 @@ def row_ids(emit: Emitter, rows: Rows) -> fx.Node:
         return emit.program.placeholder("edge_ids")
     if isinstance(rows, Kept):
         mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
-        return emit.call(aten.index.Tensor, row_ids(emit, rows.rows), [mask])
-    return emit.call(local_ops.join_ids, [row_ids(emit, part) for part in rows.parts])
+        ids = row_ids(emit, rows.rows)
+        return emit.call(aten.index.Tensor, ids, [mask], example=emit.program.fake_rows())
+    parts = [row_ids(emit, part) for part in rows.parts]
+    return emit.call(local_ops.join_ids, parts, example=emit.program.fake_rows())
