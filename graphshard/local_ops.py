@@ -25,8 +25,8 @@ def global_count(count: int, group: str) -> int:
     pg = resolve(group)
     if pg is None:
         return count
-    # NCCL moves only device tensors; gloo takes both.
-    device = "cuda" if pg.size() and dist.get_backend(pg) == "nccl" else "cpu"
+    # NCCL moves only device tensors; gloo and simulated ranks take both.
+    device = "cuda" if "nccl" in pg.name() else "cpu"
     total = torch.tensor([count], dtype=torch.int64, device=device)
     dist.all_reduce(total, group=pg)
     return int(total.item())

@@ -53,7 +53,14 @@ def _expand(emit: Emitter, call: Call) -> fx.Node:
     if call.get("correction") is not None:
         correction = call["correction"]
     variance = var(emit, x, dims, keepdim, correction)
-    return emit.call(aten.sqrt.default, variance) if "std" in str(call.node.target) else variance
+    return _root(emit, variance) if "std" in str(call.node.target) else variance
+
+
+def _root(emit: Emitter, variance: fx.Node) -> fx.Node:
+    """A square root whose gradient at 0 is 0, as that of ``torch.std``; autograd's own would be NaN."""
+    constant = emit.call(aten.eq.Scalar, variance, 0)
+    root = emit.call(aten.sqrt.default, emit.call(aten.masked_fill.Scalar, variance, constant, 1))
+    return emit.call(aten.masked_fill.Scalar, root, constant, 0)
 
 
 def mean(emit: Emitter, x: fx.Node, dims: tuple[int, ...], keepdim: bool, dtype: Any = None) -> fx.Node:
@@ -70,7 +77,8 @@ def var(emit: Emitter, x: fx.Node, dims: tuple[int, ...], keepdim: bool, correct
     total = emit.call(aten.sum.dim_IntList, squares, list(dims), keepdim)
     number: Any = count(emit, x, dims)
     if correction:
-        number = emit.call(operator.sub, number, correction)
+        # PyTorch divides by no less than 0.
+        number = emit.call(torch.sym_max, emit.call(operator.sub, number, correction), 0)
     return emit.call(aten.div.Tensor, total, number)
 
 

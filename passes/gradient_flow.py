@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from graphshard.passes.base import Program
 
-_STOPS = ("aten.detach.default",)
+_STOPS = ("detach", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
 
 
 def gradient_nodes(program: Program, inputs_need_grad: bool = False) -> set[fx.Node]:
@@ -24,11 +24,16 @@ def gradient_nodes(program: Program, inputs_need_grad: bool = False) -> set[fx.N
         if node.op == "placeholder":
             if kinds.get(node.name) in sources and _is_float(node):
                 found.add(node)
-        elif node.op == "call_function" and str(node.target) not in _STOPS:
+        elif node.op == "call_function" and not stops_gradient(node):
             carries = any(n in found for n in node.all_input_nodes)
             if carries and (_is_float(node) or isinstance(node.meta.get("val"), (tuple, list))):
                 found.add(node)
     return found
+
+
+def stops_gradient(node: fx.Node) -> bool:
+    """Whether the op takes no more than shape and dtype from its inputs, or cuts the gradient."""
+    return str(node.target).removeprefix("aten.").split(".")[0] in _STOPS
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -53,6 +53,11 @@ def _infer_call(node: fx.Node, found: Inference) -> Placement:
             "write this step with ops that have one, or add a rule for it",
         )
     placement = rule(call)
+    if isinstance(placement, Placed) and len(placement.sharded) > 1:
+        call.refuse(
+            "spreads two different row sets over two dims (an all-pairs tensor)",
+            "score only the pairs that the graph has edges for",
+        )
     for missed in call.unseen():
         call.refuse(f"has a rule that does not look at its argument {missed.name}")
     return placement

@@ -45,6 +45,7 @@ def _mark_inputs(program: Program) -> int:
             summed = emit.call(
                 ops.replicated_input, node, group, name=f"{node.name}_in", example=node.meta["val"]
             )
+        summed.meta["placement"] = node.meta["placement"]
         summed.meta.pop("stack_trace", None)
         summed.meta.pop("nn_module_stack", None)
         for user in users:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
@@ -88,8 +89,34 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
     merged = CSEPass()(module)
     result = merged.graph_module if merged is not None else module
     result.graph.eliminate_dead_code(_is_impure)
+    _refresh_examples(result.graph)
+    _spell_out_sizes(result.graph)
     result.recompile()
     return result
+
+
+def _refresh_examples(graph: fx.Graph) -> None:
+    """Recompute the example values: merged values had row counts (of masked rows) of different names."""
+    mode = next(
+        (v.fake_mode for n in graph.nodes if isinstance(v := n.meta.get("val"), FakeTensor)), None
+    )
+    if mode is None:
+        return
+    with mode:
+        for node in graph.nodes:
+            if node.op == "call_function":
+                args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+                node.meta["val"] = node.target(*args, **kwargs)
+                node.meta.pop("unbacked_bindings", None)
+
+
+def _spell_out_sizes(graph: fx.Graph) -> None:
+    """``view(x, [n, -1])`` cannot tell -1 where a rank holds no row: write the number that it stands for."""
+    for node in graph.nodes:
+        if str(node.target) in ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"):
+            shape = zip(node.args[1], node.meta["val"].shape, strict=True)
+            sizes = [int(s) if given == -1 and isinstance(s, int) else given for given, s in shape]
+            node.update_arg(1, sizes)
 
 
 def _is_assert(node: fx.Node) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from graphshard import ops
 from graphshard.local_ops import pad_halo
 from graphshard.passes.base import Program
-from graphshard.passes.gradient_flow import gradient_nodes
+from graphshard.passes.gradient_flow import gradient_nodes, stops_gradient
 from graphshard.runtime import Compiled
 
 
@@ -143,6 +143,6 @@ def _reaching_outputs(program: Program) -> set[fx.Node]:
         if node in found:
             continue
         found.add(node)
-        if str(node.target) != "aten.detach.default":
+        if not stops_gradient(node):
             stack.extend(node.all_input_nodes)
     return found

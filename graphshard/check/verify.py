@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from graphshard.arguments import bind
 from graphshard.capture.check import check_capture, drop_dropout
 from graphshard.capture.export import capture
-from graphshard.check.compare import Difference, Key, by_key, compare, scale_of
+from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program
 from graphshard.check.faults import Fault, plant
 from graphshard.check.orders import order_spread
 from graphshard.check.probe import Probed, Value, probe
 from graphshard.check.report import Report, Row
+from graphshard.check.rows import report_rows
 from graphshard.errors import GraphshardError
 from graphshard.graphdata import as_graph_data
 from graphshard.groups import default_group
@@ -35,9 +36,6 @@ from graphshard.simulate import run_ranks
 EXACT = 1e-9
 """How far float64 may be off, relative to a value's scale: rounding of sums in another order."""
 
-FLOOR = 1e-4
-"""The smallest scale of a value, relative to the largest of its kind."""
-
 Factory = Callable[[], nn.Module] | nn.Module
 
 
@@ -51,14 +49,12 @@ class Setting:
             since PyTorch's own masks depend on the order of rows; without, it is the untouched module.
         dtype: floating dtype of model and data; None leaves both as they are.
         roles: given by the user.
-        fault: planted in the distributed program, for tests of the check itself.
     """
 
     training: bool
     dropout: bool
     dtype: torch.dtype | None
     roles: Mapping[str, Role]
-    fault: Fault | None = None
 
     @property
     def label(self) -> str:
@@ -125,21 +121,43 @@ def verify(
         raise GraphshardError(f"no mode {unknown.pop()!r}; choose train, eval or both")
     known = {name: as_role(role, name) for name, role in (roles or {}).items()}
     graph = as_graph_data(data, known)
-    whole, shards = partition(graph, 1)[0], partition(graph, num_parts, method=method)
+    parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
+    base = make_model(model)
     rows: list[Row] = []
-    base = _make(model)
-    for mode in modes:
-        settings = [Setting(mode == "train", True, dtype, known, fault)]
-        prepared = _prepare(base, whole, settings[0])
-        if prepared.compiled.has_dropout:
-            settings.append(replace(settings[0], dropout=False))
-        for setting in settings:
-            rows += _run(model, base, whole, shards, setting, transport, timeout)
+    for setting in settings_of(base, parts, dtype, modes, known):
+        run = Verification(base, parts, setting)
+        if transport == "threads":
+            rows += run.on_threads(fault, timeout)
+        else:
+            rows += run.on_processes(model, fault, timeout)
     return Report(num_parts, str(dtype or "as given").removeprefix("torch."), transport, rows)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Parts:
+    """The whole graph as one part, and the parts of the ranks."""
+
+    whole: Shard
+    shards: Sequence[Shard]
+
+
+def settings_of(
+    base: nn.Module,
+    parts: Parts,
+    dtype: torch.dtype | None,
+    modes: Sequence[str],
+    roles: Mapping[str, Role],
+) -> Iterator[Setting]:
+    """The runs that a verification consists of; a mode with dropout is run without it as well."""
+    for mode in modes:
+        setting = Setting(mode == "train", True, dtype, roles)
+        yield setting
+        if prepare(base, parts.whole, setting).compiled.has_dropout:
+            yield replace(setting, dropout=False)
+
+
+@dataclass(frozen=True)
+class Prepared:
     """A model of the run's dtype and mode, its program, and how to make inputs for it."""
 
     model: nn.Module
@@ -162,7 +180,8 @@ class _Prepared:
         return Case(probed, shard, flat, names, roles)
 
 
-def _make(model: Factory) -> nn.Module:
+def make_model(model: Factory) -> nn.Module:
+    """The module that a factory makes, or the module itself."""
     made = model if isinstance(model, nn.Module) else model()
     if not isinstance(made, nn.Module):
         raise GraphshardError(f"the model factory returned a {type(made).__name__}, not an nn.Module")
@@ -173,7 +192,8 @@ def _cast(shard: Shard, dtype: torch.dtype | None) -> Shard:
     return shard if dtype is None else shard.to(dtype)
 
 
-def _prepare(base: nn.Module, whole: Shard, setting: Setting) -> _Prepared:
+def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
+    """Cast, capture and compile a copy of a model for one run."""
     model = copy.deepcopy(base)
     if setting.dtype is not None:
         model = model.to(setting.dtype)
@@ -181,29 +201,70 @@ def _prepare(base: nn.Module, whole: Shard, setting: Setting) -> _Prepared:
     bound = bind(model, (_cast(whole, setting.dtype),), {}, setting.roles, "", {})
     compiled = compile_captured(capture(model, bound.signature))
     check_capture(model, compiled)
-    return _Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)
+    return Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)
 
 
-def _run(
-    source: Factory,
-    base: nn.Module,
-    whole: Shard,
-    shards: Sequence[Shard],
-    setting: Setting,
-    transport: str,
-    timeout: float,
-) -> list[Row]:
-    prepared = _prepare(base, whole, setting)
-    reference = reference_values(prepared, whole)
-    if transport == "threads":
-        found = _on_threads(prepared, shards, reference, timeout)
-    else:
-        found = _on_processes(source, base, shards, setting, reference, timeout)
-    return _rows(setting, reference, found, _tolerance(prepared, whole, reference))
+class Verification:
+    """One run, ready to be repeated: the program, the single machine's values, and how far to be off.
+
+    Args:
+        base: the model, in its own dtype; not changed.
+        parts: the graph.
+        setting: which run.
+    """
+
+    def __init__(self, base: nn.Module, parts: Parts, setting: Setting) -> None:
+        self.base, self.parts, self.setting = base, parts, setting
+        self.prepared = prepare(base, parts.whole, setting)
+        self.reference = reference_values(self.prepared, parts.whole)
+        self._allowed = _tolerance(self.prepared, parts.whole, self.reference)
+
+    def on_threads(self, fault: Fault | None = None, timeout: float = 600.0) -> list[Row]:
+        """The rows of a run on ranks that are simulated in this process."""
+        probed = _with_fault(self.prepared.probed, fault)
+        cases = [self.prepared.case(probed, shard) for shard in self.parts.shards]
+        models = [copy.deepcopy(self.prepared.model) for _ in cases]
+
+        def rank(number: int, group: str, _: Any) -> dict[Key, Difference]:
+            return compare(run_program(models[number], cases[number], group), self.reference)
+
+        return self._rows(run_ranks(len(cases), rank, timeout=timeout))
+
+    def on_processes(
+        self, source: Factory, fault: Fault | None = None, timeout: float = 600.0
+    ) -> list[Row]:
+        """The rows of a run on gloo processes; each makes its model from ``source``."""
+        with tempfile.TemporaryDirectory(prefix="graphshard-verify-") as name:
+            folder = Path(name)
+            save(self.parts.shards, folder / "shards")
+            torch.save(self.base.state_dict(), folder / "state.pt")
+            stored = [(v.kind, v.name, v.value, v.ids, v.dim) for v in self.reference.values()]
+            torch.save(stored, folder / "reference.pt")
+            job = (source, name, self.setting, fault)
+            return self._rows(launch(_rank_job, len(self.parts.shards), job, timeout=timeout))
+
+    def _rows(self, found: Sequence[Mapping[Key, Difference]]) -> list[Row]:
+        return report_rows(self.setting.label, self.reference, found, self._allowed)
+
+
+def _rank_job(source: Factory, folder: str, setting: Setting, fault: Fault | None) -> dict[Key, Difference]:
+    """One rank's process: its own shard and model, the reference from the file."""
+    shard = load_shard(Path(folder) / "shards")
+    base = make_model(source)
+    base.load_state_dict(torch.load(Path(folder) / "state.pt", weights_only=True))
+    stored = torch.load(Path(folder) / "reference.pt", weights_only=True, mmap=True)
+    prepared = prepare(base, shard, setting)
+    case = prepared.case(_with_fault(prepared.probed, fault), shard)
+    values = run_program(prepared.model, case, default_group())
+    return compare(values, by_key([Value(*fields) for fields in stored]))
+
+
+def _with_fault(probed: Probed, fault: Fault | None) -> Probed:
+    return probed if fault is None else replace(probed, compiled=plant(probed.compiled, fault))
 
 
 def _tolerance(
-    prepared: _Prepared, whole: Shard, reference: Mapping[Key, Value]
+    prepared: Prepared, whole: Shard, reference: Mapping[Key, Value]
 ) -> Callable[[Key, float], float]:
     """How far a value may be off, relative to its scale (the caller adds the units of rounding)."""
     if prepared.setting.dtype is torch.float64:
@@ -212,7 +273,7 @@ def _tolerance(
     return lambda key, scale: 4 * spread.get(key, 0.0) / scale if scale else 0.0
 
 
-def reference_values(prepared: _Prepared, whole: Shard) -> dict[Key, Value]:
+def reference_values(prepared: Prepared, whole: Shard) -> dict[Key, Value]:
     """The single machine's values: the untouched module's, and the exchanges' of the program on one rank."""
     probed = prepared.probed
     mine = by_key(run_program(copy.deepcopy(prepared.model), prepared.case(probed, whole), ""))
@@ -226,96 +287,3 @@ def reference_values(prepared: _Prepared, whole: Shard) -> dict[Key, Value]:
         key: value for key, value in mine.items() if key[0] in ("halo sync", "halo reduce", "all-reduce")
     }
     return eager | exchanges
-
-
-def _distributed(prepared: _Prepared) -> Probed:
-    fault = prepared.setting.fault
-    return prepared.probed if fault is None else _with_fault(prepared.probed, fault)
-
-
-def _with_fault(probed: Probed, fault: Fault) -> Probed:
-    return replace(probed, compiled=plant(probed.compiled, fault))
-
-
-def _on_threads(
-    prepared: _Prepared, shards: Sequence[Shard], reference: Mapping[Key, Value], timeout: float
-) -> list[dict[Key, Difference]]:
-    probed = _distributed(prepared)
-    cases = [prepared.case(probed, shard) for shard in shards]
-    models = [copy.deepcopy(prepared.model) for _ in shards]
-
-    def rank(number: int, group: str, _: Any) -> dict[Key, Difference]:
-        return compare(run_program(models[number], cases[number], group), reference)
-
-    return run_ranks(len(shards), rank, timeout=timeout)
-
-
-def _on_processes(
-    source: Factory,
-    base: nn.Module,
-    shards: Sequence[Shard],
-    setting: Setting,
-    reference: Mapping[Key, Value],
-    timeout: float,
-) -> list[dict[Key, Difference]]:
-    with tempfile.TemporaryDirectory(prefix="graphshard-verify-") as name:
-        folder = Path(name)
-        save(shards, folder / "shards")
-        torch.save(base.state_dict(), folder / "state.pt")
-        torch.save(_as_tuples(reference), folder / "reference.pt")
-        return launch(_rank_job, len(shards), (source, name, setting), timeout=timeout)
-
-
-def _as_tuples(values: Mapping[Key, Value]) -> list[tuple[Any, ...]]:
-    return [(v.kind, v.name, v.value, v.ids, v.dim) for v in values.values()]
-
-
-def _rank_job(source: Factory, folder: str, setting: Setting) -> dict[Key, Difference]:
-    """One rank's process: its own shard and model, the reference from the file."""
-    shard = load_shard(Path(folder) / "shards")
-    base = _make(source)
-    base.load_state_dict(torch.load(Path(folder) / "state.pt", weights_only=True))
-    stored = torch.load(Path(folder) / "reference.pt", weights_only=True, mmap=True)
-    prepared = _prepare(base, shard, setting)
-    case = prepared.case(_distributed(prepared), shard)
-    values = run_program(prepared.model, case, default_group())
-    return compare(values, by_key([Value(*fields) for fields in stored]))
-
-
-def _rows(
-    setting: Setting,
-    reference: Mapping[Key, Value],
-    found: Sequence[Mapping[Key, Difference]],
-    allowed: Callable[[Key, float], float],
-) -> list[Row]:
-    largest: dict[str, float] = {}
-    for (kind, _), value in reference.items():
-        largest[kind] = max(largest.get(kind, 0.0), scale_of(value.value))
-    rows = []
-    for key in dict.fromkeys([*reference, *(k for ranks in found for k in ranks)]):
-        parts = [ranks[key] for ranks in found if key in ranks]
-        value = reference.get(key)
-        scale = max(scale_of(value.value) if value else 0.0, FLOOR * largest.get(key[0], 0.0))
-        difference = max((p.largest for p in parts), default=float("inf"))
-        problem = next((p.problem for p in parts if p.problem and p.largest), None)
-        counted = sum(p.rows for p in parts)
-        if missing := _missing_rows(key, value, counted):
-            difference, problem = float("inf"), missing
-        relative = difference / scale if scale else difference
-        rounding = 16 * _unit(value.value) if value is not None else 0.0
-        tolerance = allowed(key, scale) + rounding
-        rows.append(Row(setting.label, *key, difference, relative, scale, tolerance, counted, problem))
-    return rows
-
-
-def _missing_rows(key: Key, value: Value | None, counted: int) -> str | None:
-    """Whether some row of the single machine is on no rank (halo rows are on several)."""
-    if value is None or value.ids is None or key[0] == "halo sync":
-        return None
-    expected = value.ids.numel()
-    return None if counted == expected else f"{counted} rows on all ranks, not {expected}"
-
-
-def _unit(tensor: Tensor) -> float:
-    return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
-

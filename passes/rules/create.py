@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 from graphshard.passes.rules.call import Call, Rule
@@ -50,6 +51,8 @@ def arange(call: Call) -> Placement:
         return replicated(1)
     if start not in (0, None) or step not in (1, None):
         call.refuse("numbers rows with a start or a step", "use arange(num_nodes) and compute from it")
+    if call.node.meta["val"].dtype not in (torch.int64, torch.int32):
+        call.refuse("numbers rows in a dtype that cannot index", "use arange(num_nodes).to(dtype)")
     if rows != Owned():
         call.refuse(
             f"numbers the rows {rows} by their position, which is not the same on the ranks",

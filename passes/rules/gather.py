@@ -19,6 +19,13 @@ def index_select(call: Call) -> Placement:
 
 def embedding(call: Call) -> Placement:
     """``weight[indices]``: a table that every rank holds, read by features and not by node numbers."""
+    if call["scale_grad_by_freq"]:
+        call.refuse(
+            "scales gradients by how often an index occurs on this rank, not in the whole graph",
+            "set scale_grad_by_freq=False",
+        )
+    if call["sparse"]:
+        call.refuse("makes sparse gradients, which are not summed over ranks", "set sparse=False")
     return _gather(call, call["weight"], 0, call["indices"])
 
 

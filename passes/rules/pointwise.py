@@ -21,7 +21,7 @@ def broadcast_rows(call: Call, operands: list[tuple[Placed, tuple[Any, ...]]], n
             for (placed, shape), dim in (
                 ((p, s), len(s) - back) for p, s in operands if len(s) >= back
             ):
-                if placed.dims[dim] is None and not _is_one(shape[dim]):
+                if placed.dims[dim] is None and not is_one(shape[dim]):
                     call.refuse(
                         f"combines the rows {rows} with a tensor that every rank holds whole",
                         "give it one row, or make it a tensor of the nodes or edges",
@@ -95,7 +95,7 @@ def prelu(call: Call) -> Placement:
     placed, weight = call.values("self"), call.tensor("weight")
     if weight.sharded:
         call.refuse("takes a weight that is not the same on every rank")
-    if placed.dims[1:2] != (None,) and len(placed.dims) > 1 and not _is_one(call.shape("weight")[0]):
+    if placed.dims[1:2] != (None,) and len(placed.dims) > 1 and not is_one(call.shape("weight")[0]):
         call.refuse("has one weight for each of the rows that are spread over the ranks")
     return placed.plain()
 
@@ -106,10 +106,13 @@ def find(target: Any) -> Rule | None:
         return None
     if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
         return None
+    returns = target._schema.returns
+    if len(returns) != 1 or not isinstance(returns[0].type, torch.TensorType):
+        return None
     return pointwise if torch.Tag.pointwise in target.tags else None
 
 
-def _is_one(size: Any) -> bool:
+def is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from torch import fx
 
 from graphshard.passes.rules.call import Call, Rewrite, Rule, same_rows
-from graphshard.placement import Halo, Owned, Placed, Placement, Points, reach
+from graphshard.passes.rules.pointwise import is_one
+from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, reach
 
 
 def scatter(call: Call) -> Placement:
@@ -19,7 +20,6 @@ def scatter(call: Call) -> Placement:
     written = call.values(source) if isinstance(source, fx.Node) else None
     if written is not None and written.dims:
         _check_rows(call, index, written, dim)
-        _check_covering(call, call["index"], source, dim)
     return _write(call, dim, index, reduce, written)
 
 
@@ -49,8 +49,8 @@ def index_put(call: Call) -> Placement:
     value = chosen.meta["val"]
     if value.dtype.is_floating_point is False and str(value.dtype) == "torch.bool":
         return _put_masked(call, dim, index, values)
-    sharded_values = [d for d in values.dims if d is not None]
-    if sharded_values and index.dims[:1] != (sharded_values[0],) and not values.uniform:
+    rows = index.dims[0] if index.dims else None
+    if values.sharded and same_rows(call, [index, values], [0, values.sharded[0]]) != rows:
         call.refuse("writes rows that do not belong to the index")
     if reach(index.points) is Points.HALO and call.tensor("self").dims[dim] is not None:
         call.refuse(
@@ -62,16 +62,26 @@ def index_put(call: Call) -> Placement:
 
 def _put_masked(call: Call, dim: int, mask: Placed, values: Placed) -> Placement:
     placed = call.values("self")
-    if values.sharded and not all(d is None for d in values.dims[:1]):
-        call.refuse("writes sharded rows through a mask", "use torch.where over whole rows")
     if placed.dims[dim] is None and not mask.sharded:
-        if values.sharded:
-            call.refuse("writes sharded rows into a tensor that every rank holds whole")
+        if values.sharded or placed.sharded:
+            call.refuse("writes through a mask that every rank holds whole, with sharded rows in other dims")
         return placed
-    same_rows(call, [placed, mask], [dim, 0])
-    if placed.dims[dim] is None or len(mask.dims) != 1:
+    rows = same_rows(call, [placed, mask], [dim, 0])
+    if rows is None or placed.dims[dim] is None or len(mask.dims) != 1:
         call.refuse("masks rows with a mask over other rows")
-    return Placed(placed.dims)
+    _check_masked_values(call, dim, values, Kept(rows, call["indices"][dim].name))
+    return Placed(tuple(rows if d == dim else r for d, r in enumerate(placed.dims)))
+
+
+def _check_masked_values(call: Call, dim: int, values: Placed, kept: Kept) -> None:
+    """One value for all kept rows, or one for each of them: ``h[mask] = f(h[mask])``."""
+    shape = call.shape("values")
+    at = dim - (len(call.shape("self")) - len(shape))
+    given = values.dims[at] if at >= 0 else None
+    if any(d is not None for i, d in enumerate(values.dims) if i != at) or given not in (None, kept):
+        call.refuse("writes rows through a mask that they do not belong to", "use torch.where over whole rows")
+    if given is None and at >= 0 and not is_one(shape[at]):
+        call.refuse("writes rows that every rank holds whole through a mask", "use torch.where over whole rows")
 
 
 def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | None) -> Placement:
@@ -93,6 +103,11 @@ def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | N
         if dim != 0:
             call.refuse("scatters by source node along a dim other than 0", "put the nodes in dim 0")
         _supported(call, reduce)
+        if call.get("include_self") is False:
+            call.refuse(
+                "scatters by source node with include_self=False; which nodes get nothing is known to no rank",
+                "scatter into zeros with include_self=True",
+            )
         call.edits.append(Rewrite(call.node, "scatter_by_source"))
     return Placed(base.dims)
 
@@ -120,21 +135,16 @@ def _supported(call: Call, reduce: str) -> str:
 
 
 def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
-    """The index and what is written must run over the same rows in every dim."""
+    """The index and what is written must run over the same rows in every dim: then none is left out.
+
+    (PyTorch lets the index be smaller than the source, which over sharded rows would pick other ones.)
+    """
     for d in range(len(index.dims)):
         rows = same_rows(call, [index, written], [d, d])
         if rows is not None and (index.dims[d] is None or written.dims[d] is None):
             call.refuse(f"writes rows {rows} and rows that every rank holds whole together")
         if rows is not None and d != dim and call.tensor("self").dims[d] != rows:
             call.refuse(f"spreads the rows {rows} over a dim that is not scattered")
-
-
-def _check_covering(call: Call, index: Any, source: Any, dim: int) -> None:
-    """PyTorch lets the index be smaller than the source; over sharded rows that would pick other ones."""
-    a, b = call.shape(index)[dim], call.shape(source)[dim]
-    same = (a.node.expr if hasattr(a, "node") else a) == (b.node.expr if hasattr(b, "node") else b)
-    if call.tensor(index).dims[dim] is not None and not same:
-        call.refuse("writes only some rows of its source", "give the index and the source the same rows")
 
 
 def _reduce_of(call: Call) -> str:

@@ -18,6 +18,7 @@ from graphshard.placement import (
     Size,
     join,
     reach,
+    same_segments,
     widest,
 )
 
@@ -59,6 +60,8 @@ def expand(call: Call) -> Placement:
         rows, counted = call.rows_of_size(size)
         if dims[dim] is None and counted:
             dims[dim], uniform = rows, True
+        elif counted and rows is not None:
+            _check_expanded(call, dims[dim], rows)
     if sum(d is not None for d in dims) > 1:
         call.refuse("spreads two different row sets over two dims (an all-pairs tensor)")
     points = placed.points
@@ -72,14 +75,23 @@ def expand_as(call: Call) -> Placement:
     """``expand_as``: the other tensor gives the rows of the dims that are new."""
     placed, other = call.tensor("self"), call.raw(call["other"])
     assert isinstance(other, Placed)
+    other = other.resolved()
     added = len(other.dims) - len(placed.dims)
     dims: list[Rows | None] = [None] * added + list(placed.dims)
     uniform = placed.uniform
     for dim, rows in enumerate(other.dims):
         if dims[dim] is None and rows is not None:
             dims[dim], uniform = rows, True
+        elif dims[dim] is not None:
+            _check_expanded(call, dims[dim], rows)
     points = _single_pointing(call, placed.points) if added else placed.points
     return replace(placed, dims=tuple(dims), uniform=uniform, points=points)
+
+
+def _check_expanded(call: Call, rows: Rows | None, wanted: Rows | None) -> None:
+    """Rows that are there already stay: a rank that holds one row must not copy it."""
+    if rows is None or wanted is None or not same_segments(rows, wanted):
+        call.refuse(f"expands the rows {rows} to the rows {wanted}")
 
 
 def repeat(call: Call) -> Placement:
@@ -126,6 +138,8 @@ def squeeze(call: Call) -> Placement:
             "without a dim would drop the rows of a rank that holds one node",
             "name the dim to squeeze",
         )
+    if any(placed.dims[d % len(shape)] is not None for d in chosen if shape):
+        call.refuse("squeezes rows, which would drop them on a rank that holds one", "leave the rows' dim alone")
     points = placed.points
     if isinstance(points, tuple) and 0 in gone:
         points = points[0]

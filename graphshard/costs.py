@@ -1,0 +1,226 @@
+"""What a program sends: how many exchanges, and their bytes in one epoch (one forward and one backward).
+
+A halo exchange sends h rows to a rank, so its bytes are h times a row's; all ranks together receive the total
+number of halo nodes. An all-reduce is counted as a ring sends it: 2 (k - 1) / k of the tensor on each of k ranks,
+as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its value is
+computed from a trainable parameter by differentiable steps, and so is some output of forward from its value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from graphshard.errors import GraphshardError
+from graphshard.names import Key, Names, key_of, op_name, plural
+from graphshard.passes.base import Program
+
+HALO = ("halo_sync", "halo_reduce")
+REDUCE = ("all_reduce", "global_count")
+
+# Steps that hand no gradient to their tensor arguments although their result is floating point.
+_CONSTANT = frozenset(
+    {"detach", "sym_size", "arange", "full", "zeros", "ones", "empty", "scalar_tensor", "bernoulli"}
+    | {f"{made}_like" for made in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
+    | {f"new_{made}" for made in ("zeros", "ones", "full", "empty")}
+)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One communication of a program.
+
+    Attributes:
+        key: the node that communicates.
+        name: its stable name.
+        kind: "halo_sync", "halo_reduce", "all_reduce", "global_count", or "gradient" of a parameter.
+        unit: bytes of one row of a halo exchange; of the whole tensor for any other kind.
+        forward: whether it sends in forward.
+        backward: whether it sends in backward.
+    """
+
+    key: Key
+    name: str
+    kind: str
+    unit: int
+    forward: bool
+    backward: bool
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The communication of one program in one epoch.
+
+    Attributes:
+        exchanges: in program order.
+        halo_rows: halo nodes of all parts together; None where there is no data.
+        parts: number of parts; None where there is no data.
+    """
+
+    exchanges: tuple[Exchange, ...]
+    halo_rows: int | None = None
+    parts: int | None = None
+
+    def count(self, kind: str) -> int:
+        """How many exchanges of a kind there are."""
+        return sum(e.kind == kind for e in self.exchanges)
+
+    def units(self, kinds: Sequence[str], direction: str) -> list[int]:
+        """The unit of each exchange of these kinds that sends in ``"forward"`` or ``"backward"``."""
+        return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction)]
+
+    def halo_bytes(self, direction: str) -> int | None:
+        """What all ranks together send in halo exchanges; None where there is no data."""
+        return None if self.halo_rows is None else self.halo_rows * sum(self.units(HALO, direction))
+
+    def reduce_bytes(self, direction: str) -> int | None:
+        """What all ranks together send in all-reduces, gradients included; None where there is no data."""
+        return (
+            None if self.parts is None else sum(map(self._ring, self.units((*REDUCE, "gradient"), direction)))
+        )
+
+    def _ring(self, size: int) -> int:
+        assert self.parts is not None
+        return self.parts * (2 * (self.parts - 1) * size // self.parts)
+
+    def note(self, exchange: Exchange) -> str:
+        """``h x 64 B forward and back``, or with data ``57 rows, 3,648 B forward and back``."""
+        sent = "forward and back" if exchange.backward else "forward only"
+        if exchange.kind not in HALO:
+            size = exchange.unit if self.parts is None else self._ring(exchange.unit)
+            return f"{size:,} B {sent}"
+        if self.halo_rows is None:
+            return f"h x {exchange.unit:,} B {sent}"
+        return f"{plural(self.halo_rows, 'row')}, {self.halo_rows * exchange.unit:,} B {sent}"
+
+    def notes(self) -> dict[Key, str]:
+        """The note of each exchange that has a line of its own; gradients have none."""
+        return {e.key: self.note(e) for e in self.exchanges if e.kind != "gradient"}
+
+    def lines(self) -> list[str]:
+        """The summary, a few lines of text."""
+        reduces = sum(map(self.count, REDUCE))
+        counts = (
+            (self.count("halo_sync"), "halo sync"),
+            (self.count("halo_reduce"), "halo reduce"),
+            (reduces, "all-reduce"),
+            (self.count("gradient"), "parameter gradient"),
+        )
+        found = [", ".join(plural(number, word) for number, word in counts) + " summed"]
+        found += [self._direction("forward"), self._direction("backward")]
+        if self.parts is not None:
+            found.append(f"bytes of all {self.parts} ranks together, in one epoch")
+        else:
+            found.append(
+                "bytes of one rank with h halo nodes, in one epoch; a ring sends an all-reduced byte"
+            )
+            found[-1] += " 2 (k - 1) / k times on k ranks"
+        return found
+
+    def _direction(self, direction: str) -> str:
+        units = self.units(HALO, direction)
+        if self.halo_rows is None:
+            halo = f"h x {sum(units):,} B"
+            reduces = sum(self.units((*REDUCE, "gradient"), direction))
+        else:
+            halo = f"{plural(self.halo_rows * len(units), 'row')}, {self.halo_bytes(direction):,} B"
+            reduces = self.reduce_bytes(direction) or 0
+        return f"{direction:<8} {plural(len(units), 'halo exchange')}: {halo}; all-reduces: {reduces:,} B"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        directions = ("forward", "backward")
+        return {
+            "halo_syncs": self.count("halo_sync"),
+            "halo_reduces": self.count("halo_reduce"),
+            "all_reduces": sum(map(self.count, REDUCE)),
+            "summed_gradients": self.count("gradient"),
+            "halo_rows": self.halo_rows,
+            "num_parts": self.parts,
+            "row_bytes": {d: sum(self.units(HALO, d)) for d in directions},
+            "halo_bytes": {d: self.halo_bytes(d) for d in directions},
+            "reduce_bytes": {d: self.reduce_bytes(d) for d in directions},
+        }
+
+
+def traffic_of(
+    program: Program,
+    *,
+    names: Names | None = None,
+    trainable: Collection[str] | None = None,
+    backward: bool = True,
+    halo: Sequence[int] | None = None,
+) -> Traffic:
+    """Find what a program sends.
+
+    Args:
+        program: a placed one, after whichever pass.
+        names: of the stages it is shown with.
+        trainable: the state_dict keys of parameters with ``requires_grad``; all by default.
+        backward: whether a backward follows the forward.
+        halo: the number of halo nodes of each part, where the data is known.
+
+    Raises:
+        GraphshardError: a value that is sent has a size besides its rows that is not known before it runs.
+    """
+    words = names or Names([program])
+    flow = gradient_flow(program, trainable) if backward else frozenset()
+    found = []
+    for node in program.graph.nodes:
+        op = op_name(node).rsplit(".", 1)[-1]
+        if op in HALO or op in REDUCE:
+            # Only sums have a backward; "max" and "min" are of detached values.
+            found.append(Exchange(key_of(node), words.text(node), op, _unit(node, op), True, node in flow))
+        elif op == "replicated_input" and node in flow:
+            found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
+    if halo is None:
+        return Traffic(tuple(found))
+    return Traffic(tuple(found), sum(halo), len(halo))
+
+
+def gradient_flow(program: Program, trainable: Collection[str] | None = None) -> frozenset[fx.Node]:
+    """The values whose gradient a backward from all of forward's floating-point outputs computes."""
+    parameters = {
+        spec.name
+        for spec in program.inputs
+        if spec.kind == "parameter" and (trainable is None or spec.target in trainable)
+    }
+    needs: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name in parameters:
+                needs.add(node)
+        elif node.op == "call_function" and _is_float(node.meta.get("val")):
+            constant = op_name(node).rsplit(".", 1)[-1] in _CONSTANT
+            if not constant and not needs.isdisjoint(node.all_input_nodes):
+                needs.add(node)
+    outputs: Any = program.output_node().args[0]
+    pairs = zip(program.outputs, outputs, strict=True)
+    reached = {value for spec, value in pairs if spec.kind == "user" and value in needs}
+    for node in reversed(program.graph.nodes):
+        if node in reached:
+            reached.update(needs.intersection(node.all_input_nodes))
+    return frozenset(reached)
+
+
+def _is_float(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_is_float, value))
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _unit(node: fx.Node, op: str) -> int:
+    if op == "global_count":
+        return int(torch.int64.itemsize)
+    value = node.meta["val"]
+    sizes = value.shape[1:] if op in HALO else value.shape
+    if not all(isinstance(size, int) for size in sizes):
+        raise GraphshardError(
+            f"the bytes of {node.name} are not known before it runs: its shape is {value.shape}"
+        )
+    return math.prod(sizes) * int(value.dtype.itemsize)

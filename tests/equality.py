@@ -1,0 +1,318 @@
+"""Compare a model on simulated ranks with the same model on one machine.
+
+Every rank has its own deep copy of the model (its own leaves), and seeds its loss with 1.0, as real ranks do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import graphshard.api as api
+from graphshard import reductions
+from graphshard.capture.check import without_dropout
+from graphshard.partition import partition
+from graphshard.placement import Edges, Owned, Placed
+from graphshard.shard import Shard
+from graphshard.simulate import run_ranks
+
+torch.set_num_threads(1)
+TOLERANCE = 1e-9
+SEED = 11
+
+ROLES = {
+    "x": "node",
+    "z": "node",
+    "y": "node",
+    "target": "node",
+    "mask": "node",
+    "mask2": "node",
+    "edge_index": "edge_index",
+    "edge_weight": "edge",
+    "edge_attr": "edge",
+    "edge_y": "edge",
+    "adj": "adjacency",
+    "class_weight": "replicated",
+    "scale": "replicated",
+}
+"""The names that the tests give to tensors; every model's forward takes some of them."""
+
+
+@dataclass
+class Result:
+    """What is compared: ``what -> tensor`` on the whole graph, in the original order."""
+
+    values: dict[str, Tensor | None] = field(default_factory=dict)
+
+
+class Compilations(dict[Any, Any]):
+    """Compiled programs, shared by all copies of one model (a program does not depend on the instance)."""
+
+
+Loss = Callable[[Any, Any, Callable[..., Tensor], Callable[..., Tensor]], Tensor]
+"""``loss(outputs, graph, mean, sum)``: outside of forward; ``graph`` is the shard or the whole graph."""
+
+
+class Whole:
+    """The whole graph with a shard's interface: ``graph.y``."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.__dict__.update(tensors)
+
+
+def float_inputs(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the strided floating-point tensors."""
+    return [n for n, t in tensors.items() if t.layout is torch.strided and t.is_floating_point()]
+
+
+def arguments_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Forward's arguments by name."""
+    import inspect
+
+    return {n: tensors[n] for n in inspect.signature(model.forward).parameters if n in tensors}
+
+
+def weights_for(rows: int, like: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((rows, *like.shape[1:]), generator=generator, dtype=torch.float64).sub(0.3).to(like.dtype)
+
+
+def single_machine(
+    model: nn.Module, tensors: Mapping[str, Tensor], kinds: list[str], loss: Loss | None, backwards: int = 1
+) -> dict[str, Tensor | None]:
+    """The reference: the user's module, run eagerly on the whole graph. ``kinds``: one for each output."""
+    model = copy.deepcopy(model)
+    tensors = {n: t.clone() for n, t in tensors.items()}
+    for name in float_inputs(tensors):
+        tensors[name].requires_grad_()
+    with without_dropout():
+        for _ in range(backwards):
+            out = model(**arguments_of(model, tensors))
+            if loss is not None:
+                total = loss(out, Whole(tensors), torch.mean, torch.sum)
+            else:
+                terms = []
+                for i, leaf in enumerate(_floats(out)):
+                    if leaf.requires_grad:
+                        rows = leaf.size(0) if leaf.dim() and kinds[i] != "whole" else 1
+                        w = weights_for(rows, leaf if kinds[i] != "whole" else leaf.unsqueeze(0), i)
+                        terms.append((leaf * (w if kinds[i] != "whole" else w[0])).sum().double())
+                total = torch.stack(terms).sum() if terms else None
+            if total is not None and total.requires_grad:
+                total.backward()
+    found: dict[str, Tensor | None] = {f"output {i}": t.detach() for i, t in enumerate(_tensors(out))}
+    found["loss"] = None if total is None else total.detach()
+    found |= {f"gradient of {n}": p.grad for n, p in model.named_parameters()}
+    found |= {f"buffer {n}": b for n, b in model.named_buffers()}
+    return found | {f"gradient of input {n}": tensors[n].grad for n in float_inputs(tensors)}
+
+
+def distributed(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    assignment: Tensor,
+    parts: int,
+    compilations: Compilations,
+    loss: Loss | None,
+    backwards: int = 1,
+) -> tuple[dict[str, Tensor | None], list[str]]:
+    """The model on ``parts`` simulated ranks, gathered to the original order; and the kinds of its outputs."""
+    roles = {n: ROLES[n] for n in tensors}
+    shards = partition(dict(tensors), parts, method=assignment, roles=roles, num_nodes=assignment.numel())
+    models = [copy.deepcopy(model) for _ in range(parts)]
+    kinds_seen: list[str] = []
+
+    def rank_program(rank: int, _name: str, group: Any) -> dict[str, Tensor | None]:
+        shard, own = shards[rank], models[rank]
+        before, keys = list(own.parameters()), list(own.state_dict())
+        for name in float_inputs(shard.tensors):
+            shard.tensors[name].requires_grad_()
+        module = api.distribute(own, group=group, seed=SEED)
+        module._compiled = compilations
+        for _ in range(backwards):
+            out = module(shard)
+            kinds = output_kinds(compilations, module)
+            if loss is not None:
+                total: Tensor | None = loss(
+                    out, shard, lambda v: reductions.mean(v, group), lambda v: reductions.sum(v, group)
+                )
+            else:
+                total = _weighted(out, kinds, shard, group)
+            if total is not None and total.requires_grad:
+                total.backward()
+        if rank == 0:
+            kinds_seen.extend(kinds)
+        assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
+        assert keys == list(module.state_dict())
+        found: dict[str, Tensor | None] = {f"output {i}": t.detach() for i, t in enumerate(_tensors(out))}
+        found["loss"] = None if total is None else total.detach()
+        found |= {f"gradient of {n}": p.grad for n, p in own.named_parameters()}
+        found |= {f"buffer {n}": b for n, b in own.named_buffers()}
+        return found | {
+            f"gradient of input {n}": shard.tensors[n].grad for n in float_inputs(shard.tensors)
+        }
+
+    ranks = run_ranks(parts, rank_program)
+    all_kinds = [k for k in kinds_seen]
+    merged: dict[str, Tensor | None] = {}
+    number = 0
+    for what in ranks[0]:
+        values = [r[what] for r in ranks]
+        if what.startswith("output "):
+            merged[what] = _merge(values, all_kinds[number], shards)
+            number += 1
+        elif what.startswith("gradient of input "):
+            role = ROLES[what.removeprefix("gradient of input ")]
+            merged[what] = _merge(values, role if role != "replicated" else "whole", shards)
+        else:
+            merged[what] = _same_on_all(what, values)
+    return merged, all_kinds
+
+
+def output_kinds(compilations: Compilations, module: api.DistributedModule) -> list[str]:
+    """"node", "edge" or "whole" for each tensor that forward returns, by its placement."""
+    compiled = _current(compilations, module)
+    program = compiled.program
+    kinds = []
+    for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):
+        if spec.kind == "user":
+            placed = value.meta["placement"]
+            assert isinstance(placed, Placed)
+            rows = placed.dims[placed.sharded[0]] if placed.sharded else None
+            assert not placed.sharded or placed.sharded == (0,), "tests compare rows in dim 0"
+            kinds.append({None: "whole", Owned(): "node", Edges(): "edge"}[rows])
+    return kinds
+
+
+def _current(compilations: Compilations, module: api.DistributedModule) -> Any:
+    modes = tuple(m.training for m in module._model.modules())
+    return next(c for key, c in compilations.items() if key[0] == modes)
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
+
+
+def _floats(out: Any) -> list[Tensor]:
+    return [t for t in _tensors(out) if t.is_floating_point()]
+
+
+def _weighted(out: Any, kinds: list[str], shard: Shard, group: Any) -> Tensor | None:
+    """A sum with another weight for each element; a replicated output is used as a loss is."""
+    floats = [k for k, t in zip(kinds, _tensors(out), strict=True) if t.is_floating_point()]
+    terms = []
+    for i, leaf in enumerate(_floats(out)):
+        if not leaf.requires_grad:
+            continue
+        if floats[i] == "whole":
+            terms.append((leaf * weights_for(1, leaf.unsqueeze(0), i)[0]).sum().double())
+        else:
+            rows = shard.num_nodes if floats[i] == "node" else shard.num_edges
+            w = shard.scatter(weights_for(rows, leaf, i), floats[i])
+            terms.append(reductions.sum(leaf * w, group).double())
+    return torch.stack(terms).sum() if terms else None
+
+
+def _merge(values: list[Tensor | None], kind: str, shards: Any) -> Tensor | None:
+    if kind == "whole":
+        return _same_on_all("a replicated value", values)
+    if all(v is None for v in values):
+        return None
+    assert all(v is not None for v in values), "a gradient on some ranks only"
+    ids = [s.node_ids[: s.num_owned] if kind == "node" else s.edge_ids for s in shards]
+    rows = torch.cat(values)  # type: ignore[arg-type]
+    merged = torch.empty_like(rows)
+    merged[torch.cat(ids)] = rows
+    return merged
+
+
+def _same_on_all(what: str, values: list[Tensor | None]) -> Tensor | None:
+    first = values[0]
+    for other in values[1:]:
+        assert (first is None) == (other is None), f"{what} exists on some ranks only"
+        if first is not None and other is not None:
+            assert torch.equal(first.isnan(), other.isnan()), f"{what} is NaN on some ranks only"
+            difference = (first.detach().nan_to_num() - other.detach().nan_to_num()).abs().double()
+            assert not difference.numel() or float(difference.max()) <= 1e-12 * _scale(first), (
+                f"{what} differs between ranks"
+            )
+    return first
+
+
+def _scale(t: Tensor) -> float:
+    t = t.detach().double().nan_to_num(0, 0, 0).abs()
+    return max(float(t.max()), 1e-30) if t.numel() else 1.0
+
+
+def assert_equal(got: dict[str, Tensor | None], expected: dict[str, Tensor | None], tolerance: float) -> None:
+    """Every value equal to ``tolerance`` relative to its largest entry, with NaN in the same places."""
+    assert list(got) == list(expected)
+    magnitude = max((_scale(t) for n, t in expected.items() if t is not None and "gradient" in n), default=1.0)
+    for what, reference in expected.items():
+        value = got[what]
+        assert (value is None) == (reference is None), f"{what}: {value} instead of {reference}"
+        if value is None or reference is None:
+            continue
+        value, reference = value.detach(), reference.detach()
+        assert value.shape == reference.shape, f"{what}: {list(value.shape)} instead of {list(reference.shape)}"
+        assert value.dtype == reference.dtype, f"{what}: {value.dtype} instead of {reference.dtype}"
+        if not reference.is_floating_point():
+            assert torch.equal(value, reference), f"{what} differs"
+            continue
+        assert torch.equal(value.isnan(), reference.isnan()), f"{what}: NaN in other places"
+        assert torch.equal(value.isinf(), reference.isinf()), f"{what}: infinite in other places"
+        difference = (value.double().nan_to_num(0, 0, 0) - reference.double().nan_to_num(0, 0, 0)).abs()
+        worst = float(difference.max()) if difference.numel() else 0.0
+        # A gradient that is 0 but for rounding is compared with the size of the other gradients.
+        floor = 1e-15 / tolerance * magnitude if "gradient" in what else 0.0
+        loose = 1e5 if reference.dtype == torch.float32 else 1.0
+        assert worst <= loose * tolerance * max(_scale(reference), floor), f"{what} is off by {worst}"
+
+
+def check_equal(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    assignment: Tensor,
+    parts: int,
+    compilations: Compilations | None = None,
+    *,
+    loss: Loss | None = None,
+    backwards: int = 1,
+    one_rank: bool = False,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Assert that ``parts`` ranks compute what one machine does.
+
+    Args:
+        model: stays as it is: every run works on a copy.
+        tensors: the whole graph, under the names of ``ROLES``.
+        assignment: the part of each node.
+        parts: number of ranks; more than there are nodes is fine.
+        compilations: shared between calls with the same model, to compile once.
+        loss: computed outside of forward; by default a weighted sum of all outputs.
+        backwards: forwards and backwards before gradients are compared.
+        one_rank: compare with the program on one rank instead of the eager module: with dropout.
+        tolerance: relative to the largest entry of each tensor.
+    """
+    compilations = Compilations() if compilations is None else compilations
+    state = {n: t.clone() for n, t in model.state_dict().items()}
+    got, kinds = distributed(model, tensors, assignment, parts, compilations, loss, backwards)
+    if one_rank:
+        whole = torch.zeros_like(assignment)
+        expected, _ = distributed(model, tensors, whole, 1, compilations, loss, backwards)
+    else:
+        floats = [k for k, t in zip(kinds, _kept_outputs(got), strict=True) if t.is_floating_point()]
+        expected = single_machine(model, tensors, floats, loss, backwards)
+    assert_equal(got, expected, tolerance)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), f"{name} of the user's module changed"
+
+
+def _kept_outputs(found: dict[str, Tensor | None]) -> list[Tensor]:
+    return [t for n, t in found.items() if n.startswith("output ") and t is not None]

@@ -1,0 +1,16 @@
+"""Compare text with a file under ``golden/``; GRAPHSHARD_UPDATE_GOLDEN=1 writes the file instead."""
+
+import os
+from pathlib import Path
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def assert_golden(name: str, text: str) -> None:
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("GRAPHSHARD_UPDATE_GOLDEN") == "1":
+        path.write_text(text, encoding="utf-8")
+    assert path.exists(), f"no {path.name} yet: run once with GRAPHSHARD_UPDATE_GOLDEN=1"
+    assert text == path.read_text(encoding="utf-8"), (
+        f"{path.name} differs; GRAPHSHARD_UPDATE_GOLDEN=1 rewrites it"
+    )

@@ -1,0 +1,64 @@
+"""``graphshard``: one program, a subcommand for each thing one does with a model.
+
+Every error that the package raises on purpose is one sentence on stderr and exit code 1; wrong usage is 2.
+Heavy imports are inside the commands, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from graphshard.tools import output
+from graphshard.tools.diff import diff
+from graphshard.tools.partition import partition
+from graphshard.tools.train import train
+from graphshard.tools.verify import verify
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def graphshard(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
+) -> None:
+    """Exact distributed training of graph neural networks."""
+    if debug:
+        os.environ["GRAPHSHARD_DEBUG"] = "1"
+
+
+def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn whatever a command raises into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            output.quiet()
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            output.console(stderr=True).print("interrupted")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            output.show_error(error)
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+for _command in (train, diff, verify, partition):
+    app.command()(_one_sentence(_command))
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="graphshard")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What commands print: results to stdout, progress and errors to stderr, JSON alone where it was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+_PLAIN_WIDTH = 120
+
+
+def debugging() -> bool:
+    """Whether ``graphshard --debug`` or ``GRAPHSHARD_DEBUG=1`` asked for tracebacks and warnings."""
+    return os.environ.get("GRAPHSHARD_DEBUG", "") not in ("", "0")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Colours and the terminal's width on a terminal; plain text of a fixed width anywhere else."""
+    plain = Console(stderr=stderr, highlight=False)
+    if plain.is_terminal:
+        return plain
+    return Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH, color_system=None)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print results to stdout. Text may hold rich's markup; a user's own text wants ``rich.markup.escape``."""
+    out = console()
+    for part in parts:
+        # Lines are not broken where nobody can see a right margin: grep finds them whole.
+        out.print(part, soft_wrap=isinstance(part, str))
+
+
+def show_json(document: Any) -> None:
+    """Print the one JSON document to stdout; NaN and infinities, which JSON lacks, as text."""
+    print(json.dumps(_jsonable(document), indent=2, allow_nan=False))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    return value
+
+
+def show_error(error: BaseException) -> None:
+    """One sentence on stderr; with ``--debug`` the traceback before it."""
+    err = console(stderr=True)
+    if debugging():
+        import traceback
+
+        err.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+    err.print("[bold red]error:[/] ", end="")
+    err.print(sentence(error), markup=False, soft_wrap=True)
+
+
+def sentence(error: BaseException) -> str:
+    """An error's message on one line, without the traceback of a rank that it may carry."""
+    from graphshard.errors import GraphshardError
+
+    text = re.split(r"\n\s*(?:Traceback \(most recent|Thread 0x|Current thread)", str(error), maxsplit=1)[0]
+    text = " ".join(text.split())
+    if isinstance(error, GraphshardError):
+        return text
+    return f"{type(error).__name__}: {text} (unexpected: `graphshard --debug` shows where)"
+
+
+def quiet() -> None:
+    """Keep warnings and log lines of torch and PyG off the user's terminal, in this process."""
+    if debugging():
+        return
+    warnings.filterwarnings("ignore")
+    for name in ("torch", "torch_geometric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def bytes_text(count: float) -> str:
+    """``1234567`` -> ``1.23 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError
