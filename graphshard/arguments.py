@@ -153,9 +153,7 @@ def _whole_graph(
 
 def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Role, ...]:
     """The one role of each unmarked tensor that fits on every rank."""
-    mine = [
-        (name, frozenset(_candidates(t, shard)), tuple(t.shape)) for name, t in unknown.items()
-    ]
+    mine = [(name, frozenset(_candidates(t, shard)), tuple(t.shape)) for name, t in unknown.items()]
     everyone = all_gather_object(mine, group)
     roles: list[Role] = []
     for i, (name, _, _) in enumerate(mine):
@@ -190,6 +188,3 @@ def _spec(name: str, value: Tensor, role: Role, shard: Shard) -> TensorSpec:
         role, tuple(value.shape[1:])
     )
     return TensorSpec(role, value.dtype, trailing)
-
-
-

@@ -1,9 +1,9 @@
 """What a program sends: how many exchanges, and their bytes in one epoch (one forward and one backward).
 
 A halo exchange sends h rows to a rank, so its bytes are h times a row's; all ranks together receive the total
-number of halo nodes. An all-reduce is counted as a ring sends it: 2 (k - 1) / k of the tensor on each of k ranks,
-as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its value is
-computed from a trainable parameter by differentiable steps, and so is some output of forward from its value.
+number of halo nodes. An all-reduce is counted as a ring sends it, 2 (k - 1) / k of the tensor on each of k
+ranks, as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its
+value is computed from a trainable parameter by differentiable steps, and so is an output from its value.
 """
 
 from __future__ import annotations
@@ -19,16 +19,10 @@ from torch import Tensor, fx
 from graphshard.errors import GraphshardError
 from graphshard.names import Key, Names, key_of, op_name, plural
 from graphshard.passes.base import Program
+from graphshard.passes.gradient_flow import stops_gradient
 
 HALO = ("halo_sync", "halo_reduce")
 REDUCE = ("all_reduce", "global_count")
-
-# Steps that hand no gradient to their tensor arguments although their result is floating point.
-_CONSTANT = frozenset(
-    {"detach", "sym_size", "arange", "full", "zeros", "ones", "empty", "scalar_tensor", "bernoulli"}
-    | {f"{made}_like" for made in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")}
-    | {f"new_{made}" for made in ("zeros", "ones", "full", "empty")}
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,6 @@ def traffic_of(
     for node in program.graph.nodes:
         op = op_name(node).rsplit(".", 1)[-1]
         if op in HALO or op in REDUCE:
-            # Only sums have a backward; "max" and "min" are of detached values.
             found.append(Exchange(key_of(node), words.text(node), op, _unit(node, op), True, node in flow))
         elif op == "replicated_input" and node in flow:
             found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
@@ -195,10 +188,10 @@ def gradient_flow(program: Program, trainable: Collection[str] | None = None) ->
         if node.op == "placeholder":
             if node.name in parameters:
                 needs.add(node)
-        elif node.op == "call_function" and _is_float(node.meta.get("val")):
-            constant = op_name(node).rsplit(".", 1)[-1] in _CONSTANT
-            if not constant and not needs.isdisjoint(node.all_input_nodes):
-                needs.add(node)
+        elif stops_gradient(node) or not _is_float(node.meta.get("val")):
+            continue
+        elif not needs.isdisjoint(node.all_input_nodes):
+            needs.add(node)
     outputs: Any = program.output_node().args[0]
     pairs = zip(program.outputs, outputs, strict=True)
     reached = {value for spec, value in pairs if spec.kind == "user" and value in needs}
@@ -223,4 +216,4 @@ def _unit(node: fx.Node, op: str) -> int:
         raise GraphshardError(
             f"the bytes of {node.name} are not known before it runs: its shape is {value.shape}"
         )
-    return math.prod(sizes) * int(value.dtype.itemsize)
+    return int(math.prod(sizes) * value.dtype.itemsize)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import Any, Protocol
 
 from torch import fx
@@ -150,7 +151,9 @@ def diff_stages(
     programs = [stage if isinstance(stage, Program) else stage.program for stage in (before, after)]
     names = Names(programs)
     found = traffic or traffic_of(programs[1], names=names)
-    return Diff(header(programs[1], names), (_compare(*programs, names, found.notes()),), found)
+    return Diff(
+        header(programs[1], names), (_compare(programs[0], programs[1], names, found.notes()),), found
+    )
 
 
 def diff_pipeline(stages: Sequence[StageLike], names: Names, traffic: Traffic, *, between: bool) -> Diff:
@@ -158,10 +161,7 @@ def diff_pipeline(stages: Sequence[StageLike], names: Names, traffic: Traffic, *
     programs = [stage.program for stage in stages]
     notes = traffic.notes()
     if between:
-        diffs = [
-            _compare(a.program, b.program, names, notes, b.name, b.edits)
-            for a, b in zip(stages, stages[1:], strict=False)
-        ]
+        diffs = [_compare(a.program, b.program, names, notes, b.name, b.edits) for a, b in pairwise(stages)]
     else:
         diffs = [_compare(programs[0], programs[-1], names, notes)]
     return Diff(header(programs[-1], names), tuple(diffs), traffic)

@@ -66,9 +66,7 @@ def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tenso
     return (_mix(rows.unsqueeze(1) + columns) >> 11) & ((1 << 53) - 1)
 
 
-def dropout_rows(
-    x: Tensor, ids: Tensor | None, dim: int, p: float, key: Sequence[int], site: int
-) -> Tensor:
+def dropout_rows(x: Tensor, ids: Tensor | None, dim: int, p: float, key: Sequence[int], site: int) -> Tensor:
     """``torch.nn.functional.dropout`` with a mask that does not depend on the number of ranks.
 
     Args:

@@ -140,7 +140,7 @@ def _combine(out: Tensor, index: Tensor, rows: Tensor, reduce: str) -> None:
 
 
 @torch.library.custom_op("graphshard::halo_reduce", mutates_args=())
-def halo_reduce(  # noqa: PLR0917 (an operator's arguments are positional)
+def halo_reduce(
     x: Tensor,
     send_index: Tensor,
     send_splits: Sequence[int],

@@ -80,7 +80,10 @@ class Program:
         for a, b in zip(old, new, strict=True):
             b.meta = copy.copy(a.meta)
         return replace(
-            self, module=fx.GraphModule(self.module, graph), inputs=list(self.inputs), outputs=list(self.outputs)
+            self,
+            module=fx.GraphModule(self.module, graph),
+            inputs=list(self.inputs),
+            outputs=list(self.outputs),
         )
 
     def fake_rows(self) -> torch.Tensor:
@@ -90,13 +93,15 @@ class Program:
             return torch.empty(mode.shape_env.create_unbacked_symint(), dtype=torch.int64)
 
     def output_node(self) -> fx.Node:
-        return next(n for n in self.graph.nodes if n.op == "output")
+        node: fx.Node = next(n for n in self.graph.nodes if n.op == "output")
+        return node
 
     def placeholder(self, name: str) -> fx.Node:
         """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use."""
         for spec, node in zip(self.inputs, self.graph.find_nodes(op="placeholder"), strict=True):
             if spec.kind == "graph" and spec.target == name:
-                return node
+                found: fx.Node = node
+                return found
         last = list(self.graph.find_nodes(op="placeholder"))
         with self.graph.inserting_after(last[-1]) if last else self.graph.inserting_before():
             node = self.graph.placeholder(name)
@@ -107,7 +112,11 @@ class Program:
 
     def kind_of(self, node: fx.Node) -> str | None:
         """The kind of input that a placeholder stands for; None for any other node."""
-        return next((s.kind for s in self.inputs if s.name == node.name), None) if node.op == "placeholder" else None
+        return (
+            next((s.kind for s in self.inputs if s.name == node.name), None)
+            if node.op == "placeholder"
+            else None
+        )
 
 
 def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:
@@ -170,9 +179,11 @@ class Emitter:
             return target(*values[0], **values[1])
         with mode:
             fixed = torch.utils._pytree.tree_map(
-                lambda v: mode.from_tensor(v)
-                if isinstance(v, torch.Tensor) and not isinstance(v, torch._subclasses.FakeTensor)
-                else v,
+                lambda v: (
+                    mode.from_tensor(v)
+                    if isinstance(v, torch.Tensor) and not isinstance(v, torch._subclasses.FakeTensor)
+                    else v
+                ),
                 values,
             )
             return target(*fixed[0], **fixed[1])

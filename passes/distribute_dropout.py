@@ -19,8 +19,8 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite
 from graphshard.passes.row_ids import row_ids
+from graphshard.passes.rules.call import Call, Rewrite
 from graphshard.placement import Placed
 
 
@@ -69,4 +69,3 @@ def _replace_items(call: Call, dropped: fx.Node) -> None:
         elif item.users:
             call.refuse("has its mask read by the model", "draw the mask outside the model")
         item.graph.erase_node(item)
-

@@ -94,7 +94,9 @@ def _element_count(emit: Emitter, call: Call) -> Any:
     for back in range(1, ndim + 1):
         having = [(n, len(shape_of(n)) - back) for n in operands if len(shape_of(n)) >= back]
         sizes = [shape_of(n)[d] for n, d in having]
-        dynamic = next(((n, d) for (n, d), s in zip(having, sizes, strict=True) if not isinstance(s, int)), None)
+        dynamic = next(
+            ((n, d) for (n, d), s in zip(having, sizes, strict=True) if not isinstance(s, int)), None
+        )
         if dynamic is None:
             fixed *= max(int(s) for s in sizes)
         else:
@@ -103,4 +105,3 @@ def _element_count(emit: Emitter, call: Call) -> Any:
     if total is None:
         return fixed
     return total if fixed == 1 else emit.call(operator.mul, total, fixed)
-

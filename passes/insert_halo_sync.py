@@ -93,9 +93,7 @@ def _widen_scatter(program: Program, node: fx.Node) -> None:
     emit = Emitter(program, node)
     wide = _with_halo(base.meta["val"])
     with emit.before(node):
-        padded = emit.call(
-            local_ops.pad_halo, base, recv_splits, 0, name=f"{base.name}_padded", example=wide
-        )
+        padded = emit.call(local_ops.pad_halo, base, recv_splits, 0, name=f"{base.name}_padded", example=wide)
     node.update_arg(0, padded)
     node.meta["val"] = _with_halo(node.meta["val"])
 

@@ -5,15 +5,20 @@ Each entry of a table makes a new model; its forward names the tensors of ``stra
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 from strategies import CLASSES, EDGE_FEATURES, FEATURES
+
+with warnings.catch_warnings():
+    # PyG scripts a class while it is imported, which torch calls deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import torch_geometric.nn as pyg
 
 Factory = Callable[[], nn.Module]
 HIDDEN = 4

@@ -47,7 +47,9 @@ class MeanLayer(nn.Module):
 
     def forward(self, x, src, dst):
         total = torch.zeros_like(x).index_add(0, dst, x[src])
-        degree = torch.zeros_like(x[:, :1]).index_add(0, dst, torch.ones_like(src, dtype=x.dtype).unsqueeze(1))
+        degree = torch.zeros_like(x[:, :1]).index_add(
+            0, dst, torch.ones_like(src, dtype=x.dtype).unsqueeze(1)
+        )
         return self.lin(total / degree.clamp(min=1))
 
 

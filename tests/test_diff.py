@@ -77,17 +77,17 @@ def test_text_in_eval_mode():
 
 
 @pytest.mark.parametrize("between", [False, True])
-@pytest.mark.parametrize("name", CASES)
-def test_text_says_nothing_of_the_machine_or_of_export(name, between):
-    model, inputs = CASES[name]
+@pytest.mark.parametrize("case", CASES)
+def test_text_says_nothing_of_the_machine_or_of_export(case, between):
+    model, inputs = CASES[case]
     found = diff(model(), inputs=inputs, between=between)
     text = str(found)
     assert "/" not in text.replace("(k - 1) / k", "")
     assert not re.search(r"0x[0-9a-f]+|\bs\d+\b|\bu\d+\b|\?", text)
     # Every number of a name counts the names before it, so none comes from torch.export.
     names = {e.line.name for s in found.stages for e in s.entries} - {"return"}
-    for name in names:
-        base, _, number = name.rpartition("_")
+    for numbered in names:
+        base, _, number = numbered.rpartition("_")
         if number.isdigit() and int(number) > 1:
             assert f"{base}_{int(number) - 1}" in names
         if number == "1":

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from graphshard.errors import DataError
+from graphshard.tools import output
+from graphshard.tools.options import (
+    DropoutOption,
+    HeadsOption,
+    HiddenOption,
+    JsonOption,
+    LayersOption,
+    SeedOption,
+)
 
 _STYLES = {
     "added": "green",
@@ -23,42 +28,59 @@ _STYLES = {
 
 
 def diff(
-    target: Annotated[str, typer.Argument(help="file.py:name or pkg.mod:name, a module or a factory of one")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The model, as for train; a built-in one needs DATA.")
+    ],
     data: Annotated[
-        str | None, typer.Argument(help="karate, sbm:nodes=.., a .pt or .npz; none: in symbols")
+        str | None, typer.Argument(metavar="[DATA]", help="As for train; without it, sizes are symbols.")
     ] = None,
     *,
-    parts: Annotated[int | None, typer.Option(help="into how many parts to cut the data [2]")] = None,
-    between: Annotated[bool, typer.Option("--between", help="what each pass did, one by one")] = False,
-    evaluate: Annotated[
-        bool, typer.Option("--eval", help="the model in eval mode, without backward")
+    parts: Annotated[
+        int | None, typer.Option(help="With DATA, number of parts.", min=1, show_default="2")
+    ] = None,
+    between: Annotated[
+        bool, typer.Option("--between", help="What each pass did, one after the other.")
     ] = False,
-    features: Annotated[int | None, typer.Option(help="without data, the width of x")] = None,
+    evaluate: Annotated[bool, typer.Option("--eval", help="In eval mode, without a backward.")] = False,
+    features: Annotated[int | None, typer.Option(help="Without DATA, the width of x.", min=1)] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", help="without data, what an argument is: NAME=role[:dtype[:sizes]], y=node:i64"
+            "--input",
+            metavar="NAME=SPEC",
+            help="Without DATA, what an argument of forward is: role[:dtype[:sizes]], as in y=node:i64 or "
+            "w=edge:f32:3x4.",
         ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+    hidden: HiddenOption = 16,
+    layers: LayersOption = 2,
+    dropout: DropoutOption = 0.5,
+    heads: HeadsOption = 4,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
 ) -> None:
-    """Show the syncs and reductions that distributing TARGET inserts, with rows and bytes."""
+    """Show the syncs and reductions that distributing a model inserts, with their rows and bytes."""
+    from rich.text import Text
+
+    from graphshard.data import load_data
     from graphshard.inspect_model import diff as diff_model
     from graphshard.tools.targets import load_target
 
+    graph = None if data is None else load_data(data)
+    model = load_target(target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)
     found = diff_model(
-        load_target(target),
-        data,
+        model(),
+        graph,
         num_parts=parts,
         between=between,
         train=not evaluate,
         features=features,
         inputs=dict(map(_assignment, inputs or ())),
     )
-    if json_output:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
+    if json:
+        output.show_json({"target": target, "data": data, **found.as_dict()})
         return
-    console = Console(highlight=False)
+    console = output.console()
     for kind, text in found.lines():
         console.print(Text(text.rstrip(), style=_STYLES.get(kind, "")), soft_wrap=True)
 
@@ -66,5 +88,5 @@ def diff(
 def _assignment(text: str) -> tuple[str, str]:
     name, sign, spec = text.partition("=")
     if not (name and sign and spec):
-        raise DataError(f"--input takes NAME=role[:dtype[:sizes]], such as y=node:i64, not {text!r}")
+        raise typer.BadParameter(f"{text!r} is not NAME=role[:dtype[:sizes]], such as y=node:i64")
     return name, spec

@@ -39,7 +39,7 @@ class Target:
 
     Attributes:
         spec: what the user wrote.
-        sizes: of a built-in model; None for any other.
+        sizes: of a built-in model; None: 16 features, 4 classes (those of ``sbm``).
         seed: of torch's random numbers while the model is made; the caller's own state is left alone.
     """
 
@@ -55,9 +55,7 @@ class Target:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             if self.built_in:
-                if self.sizes is None:
-                    raise DataError(f"the model {self.spec!r} is sized for its data, and there is none")
-                return models.build(self.spec, self.sizes)
+                return models.build(self.spec, self.sizes or Sizes(features=16, classes=4))
             found = _find(self.spec)
             made = copy.deepcopy(found) if isinstance(found, nn.Module) else _call(self.spec, found)
         if not isinstance(made, nn.Module):
@@ -79,7 +77,7 @@ def load_target(
 
     Args:
         spec: see the module's docstring.
-        data: what a built-in model is sized for; not needed by others.
+        data: what a built-in model is sized for; not needed by others, nor where only its shape matters.
         hidden, layers, dropout, heads: of a built-in model.
         seed: of the initial weights.
 

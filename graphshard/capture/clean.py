@@ -38,7 +38,8 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     with warnings.catch_warnings():
         # torch's own internals: copyreg of a deprecated pytree class.
         warnings.simplefilter("ignore", FutureWarning)
-        return exported.run_decompositions({})
+        functional: ExportedProgram = exported.run_decompositions({})
+        return functional
 
 
 def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
@@ -63,7 +64,7 @@ def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
                 mapping[inner] = graph.node_copy(inner, lambda n: mapping[n])
     for user in list(node.users):
         assert user.target is operator.getitem
-        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index,arg-type]
+        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
         graph.erase_node(user)
     graph.erase_node(node)
     graph.eliminate_dead_code(lambda n: n.op != "get_attr" or bool(n.users))
@@ -97,9 +98,7 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
 
 def _refresh_examples(graph: fx.Graph) -> None:
     """Recompute the example values: merged values had row counts (of masked rows) of different names."""
-    mode = next(
-        (v.fake_mode for n in graph.nodes if isinstance(v := n.meta.get("val"), FakeTensor)), None
-    )
+    mode = next((v.fake_mode for n in graph.nodes if isinstance(v := n.meta.get("val"), FakeTensor)), None)
     if mode is None:
         return
     with mode:
@@ -122,9 +121,7 @@ def _spell_out_sizes(graph: fx.Graph) -> None:
 def _is_assert(node: fx.Node) -> bool:
     name = str(node.target)
     return node.op == "call_function" and (
-        "_assert_scalar" in name
-        or "sym_constrain_range" in name
-        or "_assert_tensor_metadata" in name
+        "_assert_scalar" in name or "sym_constrain_range" in name or "_assert_tensor_metadata" in name
     )
 
 

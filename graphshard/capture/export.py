@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.clean import prepare, tidy
+from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
@@ -113,15 +114,17 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     except GraphshardError:
         raise
     except Exception as error:
-        place = _user_place(error, model)
+        place = user_place(error, model)
         raise CaptureError(
             f"the model fails on example inputs ({_shapes(signature, flat)}){place}: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 
 def _shapes(signature: Signature, flat: Sequence[Tensor]) -> str:
-    names = [n for n, leaf in zip(signature.names, signature.leaves, strict=True) if leaf in signature.tensors]
+    names = [
+        n for n, leaf in zip(signature.names, signature.leaves, strict=True) if leaf in signature.tensors
+    ]
     if len(names) != len(flat):
         return f"{len(flat)} tensors"
     return ", ".join(f"{name} {list(t.shape)}" for name, t in zip(names, flat, strict=True))
@@ -140,47 +143,7 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
             # The first error speaks of the user's code; strict mode's often of dynamo.
             problem = problem or error
     assert problem is not None
-    raise _explained(problem, flat_module.model) from problem
-
-
-def _explained(error: Exception, model: nn.Module) -> CaptureError:
-    place = _user_place(error, model)
-    text = str(error)
-    if "data-dependent" in text or "Could not guard" in text or "GuardOnDataDependent" in type(error).__name__:
-        reason = (
-            "the model decides what to compute by looking at the data (an if, a while or an int() on a "
-            "tensor's value), so each rank could run another program; compute both sides and use torch.where"
-            ", or pass sizes such as dim_size explicitly"
-        )
-    elif "onstraint" in text and ("violated" in text or "pecializ" in text):
-        reason = (
-            "the model treats some number of nodes or edges in a special way, so one program cannot serve "
-            f"every shard: {_first_line(error)}"
-        )
-    else:
-        reason = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
-    return CaptureError(f"cannot capture the model{place}: {reason}")
-
-
-def _user_place(error: BaseException, model: nn.Module) -> str:
-    """`` in module 'convs.0' (GCNConv) (model.py:12: `code`)`` from the error's own frames."""
-    names = {id(m): n for n, m in model.named_modules()}
-    module_text, line = "", ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        owner = frame.f_locals.get("self")
-        inside = isinstance(owner, nn.Module) and id(owner) in names
-        if inside and "torch/nn/modules/module.py" not in file:
-            name = names[id(owner)]
-            module_text = f" in module {name!r} ({type(owner).__name__})" if name else f" in {type(owner).__name__}"
-        if inside and "site-packages" not in file:
-            summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
-            line = f" ({file}:{number}: `{summary.line}`)"
-    return module_text + line
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    raise explained(problem, flat_module.model) from problem
 
 
 def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
@@ -277,16 +240,15 @@ def _strip_wrapper(node: fx.Node) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.export prints the graph so far when it fails; the error that is raised says it better."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """torch.export logs and prints the graph so far when it fails; the error that is raised says it better."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -29,9 +29,10 @@ def cross_entropy(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """``torch.nn.functional.cross_entropy`` with its arguments in ATen's form."""
-    return torch.ops.aten.cross_entropy_loss.default(
+    loss: Tensor = torch.ops.aten.cross_entropy_loss.default(
         input, target, weight, reduction, ignore_index, label_smoothing
     )
+    return loss
 
 
 @cross_entropy.register_fake
@@ -46,7 +47,8 @@ def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: int = 1, ignore_index: int = -100
 ) -> Tensor:
     """``torch.nn.functional.nll_loss`` with its arguments in ATen's form."""
-    return torch.ops.aten.nll_loss_nd.default(input, target, weight, reduction, ignore_index)
+    loss: Tensor = torch.ops.aten.nll_loss_nd.default(input, target, weight, reduction, ignore_index)
+    return loss
 
 
 @nll_loss.register_fake

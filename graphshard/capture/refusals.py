@@ -32,7 +32,7 @@ def check_module(model: nn.Module) -> None:
                 f"{describe(path, module)} has backward hooks, which a captured program would not call; "
                 "remove them, or hook the Parameters"
             )
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+        if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
             raise CaptureError(
                 f"{describe(path, module)} has parameters without a shape yet; run the model once on one "
                 "machine before distribute()"

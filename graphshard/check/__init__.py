@@ -1,8 +1,8 @@
 """Proof that a distributed program computes what the single machine does::
 
-    single machine (eager) -----> outputs, gradients, buffers -----+
-    program on one rank --------> values of every sync ------------+--> compare by global ids --> report
-    program on k ranks ---------> all of them, row by row ---------+
+single machine (eager) -----> outputs, gradients, buffers -----+
+program on one rank --------> values of every sync ------------+--> compare by global ids --> report
+program on k ranks ---------> all of them, row by row ---------+
 """
 
 from graphshard.check.report import Report, Row

@@ -68,7 +68,8 @@ def run_program(model: nn.Module, case: Case, group: str) -> list[Value]:
     results = program.module(*program_inputs(program, state, case.flat, graph))
     own, values = case.probed.split(results)
     outputs = [v for v in values if v.kind == "output"]
-    terms, whole = [], []
+    terms: list[Tensor] = []
+    whole: list[Tensor] = []
     for value in outputs:
         if value.value.requires_grad:
             term = (value.value * weights_of(value)).sum().double()
@@ -102,9 +103,7 @@ def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropou
         with without_dropout():
             result = model(*args, **kwargs)
     tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-    values = [
-        Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)
-    ]
+    values = [Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)]
     terms = [(v.value * weights_of(v)).sum().double() for v in values if v.value.requires_grad]
     return [_detached(v) for v in values] + _gradients(model, case, terms) + _buffers(model)
 
@@ -113,9 +112,11 @@ def _with_adjacency(arguments: Any, num_nodes: int) -> Any:
     """Stand-ins of sparse adjacencies as the real sparse tensors that the eager module expects."""
     size = (num_nodes, num_nodes)
     return pytree.tree_map(
-        lambda v: torch.sparse_coo_tensor(v.index, v.values_, size, is_coalesced=True)
-        if isinstance(v, SparseStandIn)
-        else v,
+        lambda v: (
+            torch.sparse_coo_tensor(v.index, v.values_, size, is_coalesced=True)
+            if isinstance(v, SparseStandIn)
+            else v
+        ),
         arguments,
         is_leaf=lambda v: isinstance(v, SparseStandIn),
     )

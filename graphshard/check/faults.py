@@ -77,7 +77,7 @@ def sync_forward_only(
     x: Tensor, index: Tensor, send: Sequence[int], recv: Sequence[int], group: str
 ) -> Tensor:
     """A halo sync whose halo rows send no gradient home."""
-    synced = ops.halo_sync(x.detach(), index, list(send), list(recv), group)
+    synced: Tensor = ops.halo_sync(x.detach(), index, list(send), list(recv), group)
     return torch.cat([x, synced[x.size(0) :]])
 
 
@@ -91,7 +91,7 @@ def reduce_forward_only(
 ) -> Tensor:
     """A halo reduce that gives the terms of other ranks no gradient."""
     own = reduce_nothing(x, index, send, recv)
-    total = ops.halo_reduce(x.detach(), index, list(send), list(recv), *rest)
+    total: Tensor = ops.halo_reduce(x.detach(), index, list(send), list(recv), *rest)
     return own + (total - own.detach())
 
 
@@ -102,7 +102,8 @@ def all_reduce_nothing(x: Tensor, _reduce: str, _group: str) -> Tensor:
 
 def all_reduce_forward_only(x: Tensor, reduce: str, group: str) -> Tensor:
     """An all-reduce whose backward does not sum over the ranks."""
-    return x + (ops.all_reduce(x.detach(), reduce, group) - x.detach())
+    total: Tensor = ops.all_reduce(x.detach(), reduce, group)
+    return x + (total - x.detach())
 
 
 def same(x: Tensor, _group: str) -> Tensor:

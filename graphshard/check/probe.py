@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from graphshard.passes.base import Emitter, Output, Program
+from graphshard.passes.base import Emitter, Output
 from graphshard.passes.row_ids import row_ids
 from graphshard.placement import Placed
 from graphshard.runtime import Compiled
@@ -61,9 +61,7 @@ class Probed:
         own = len(results) - sum((not s.user) + s.has_ids for s in self.slots)
         extra = iter(results[own:])
         users = iter(
-            r
-            for r, spec in zip(results, self.compiled.program.outputs, strict=True)
-            if spec.kind == "user"
+            r for r, spec in zip(results, self.compiled.program.outputs, strict=True) if spec.kind == "user"
         )
         values = []
         for slot in self.slots:

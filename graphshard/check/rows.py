@@ -23,8 +23,8 @@ def report_rows(
 ) -> list[Row]:
     """One row for each value that any rank or the single machine has."""
     largest: dict[str, float] = {}
-    for (kind, _), value in reference.items():
-        largest[kind] = max(largest.get(kind, 0.0), scale_of(value.value))
+    for (kind, _), known in reference.items():
+        largest[kind] = max(largest.get(kind, 0.0), scale_of(known.value))
     rows = []
     for key in dict.fromkeys([*reference, *(k for ranks in found for k in ranks)]):
         parts = [ranks[key] for ranks in found if key in ranks]
@@ -52,4 +52,3 @@ def _missing_rows(key: Key, value: Value | None, counted: int) -> str | None:
 
 def _unit(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
-

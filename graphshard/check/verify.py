@@ -230,9 +230,7 @@ class Verification:
 
         return self._rows(run_ranks(len(cases), rank, timeout=timeout))
 
-    def on_processes(
-        self, source: Factory, fault: Fault | None = None, timeout: float = 600.0
-    ) -> list[Row]:
+    def on_processes(self, source: Factory, fault: Fault | None = None, timeout: float = 600.0) -> list[Row]:
         """The rows of a run on gloo processes; each makes its model from ``source``."""
         with tempfile.TemporaryDirectory(prefix="graphshard-verify-") as name:
             folder = Path(name)

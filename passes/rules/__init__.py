@@ -37,5 +37,6 @@ def find_rule(target: Any) -> Rule | None:
     name = name_of(target)
     for family in (pointwise, shape, create, gather, scatter, reduce, matmul, training, communication):
         if name in family.RULES:
-            return family.RULES[name]
+            rule: Rule = family.RULES[name]
+            return rule
     return pointwise.find(target)

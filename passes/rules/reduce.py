@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-
-
-
 from graphshard.passes.rules.call import Call, Rewrite, Rule
 from graphshard.placement import Placed, Placement, Rows
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import fx
 
 from graphshard.passes.rules.call import Call, Rewrite, Rule, same_rows

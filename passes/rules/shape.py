@@ -281,7 +281,8 @@ def getitem(call: Call) -> Placement:
     source = call.raw(call["arg0"])
     if not isinstance(source, tuple):
         call.refuse("picks an item of a value that is not a tuple")
-    return source[call["arg1"]]
+    item: Placement = source[call["arg1"]]
+    return item
 
 
 def _reordered(call: Call, placed: Placed, order: list[int]) -> Placed:

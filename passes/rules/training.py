@@ -27,7 +27,7 @@ def class_loss(call: Call) -> Placement:
     scores, target = call.values("input"), call.values("target")
     if isinstance(call["weight"], fx.Node) and call.tensor("weight").sharded:
         call.refuse("takes class weights that are spread over the ranks")
-    if len(scores.dims) > 1 and scores.dims[1] is not None or scores.dims[:1] == (None,) and scores.sharded:
+    if (len(scores.dims) > 1 and scores.dims[1] is not None) or (scores.dims[:1] == (None,) and scores.sharded):
         call.refuse("has its classes spread over the ranks", "put nodes in dim 0 and classes in dim 1")
     if len(scores.dims) == 1 and scores.sharded:
         call.refuse("takes one score for each node as the scores of classes", "give it [nodes, classes]")

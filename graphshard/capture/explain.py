@@ -1,0 +1,57 @@
+"""The errors of torch.export and of the user's own module, as one sentence with a place and a way out."""
+
+from __future__ import annotations
+
+import traceback
+
+from torch import nn
+
+from graphshard.errors import CaptureError
+
+
+def explained(error: Exception, model: nn.Module) -> CaptureError:
+    """What torch.export could not do, in the user's terms."""
+    place = user_place(error, model)
+    text = str(error)
+    if (
+        "data-dependent" in text
+        or "Could not guard" in text
+        or "GuardOnDataDependent" in type(error).__name__
+    ):
+        reason = (
+            "the model decides what to compute by looking at the data (an if, a while or an int() on a "
+            "tensor's value), so each rank could run another program; compute both sides and use torch.where"
+            ", or pass sizes such as dim_size explicitly"
+        )
+    elif "onstraint" in text and ("violated" in text or "pecializ" in text):
+        reason = (
+            "the model treats some number of nodes or edges in a special way, so one program cannot serve "
+            f"every shard: {first_line(error)}"
+        )
+    else:
+        reason = f"torch.export cannot capture it: {type(error).__name__}: {first_line(error)}"
+    return CaptureError(f"cannot capture the model{place}: {reason}")
+
+
+def user_place(error: BaseException, model: nn.Module) -> str:
+    """`` in module 'convs.0' (GCNConv) (model.py:12: `code`)`` from the error's own frames."""
+    names = {id(m): n for n, m in model.named_modules()}
+    module_text, line = "", ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        owner = frame.f_locals.get("self")
+        inside = isinstance(owner, nn.Module) and id(owner) in names
+        if inside and "torch/nn/modules/module.py" not in file:
+            name = names[id(owner)]
+            module_text = (
+                f" in module {name!r} ({type(owner).__name__})" if name else f" in {type(owner).__name__}"
+            )
+        if inside and "site-packages" not in file:
+            summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
+            line = f" ({file}:{number}: `{summary.line}`)"
+    return module_text + line
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its class where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

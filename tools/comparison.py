@@ -1,0 +1,115 @@
+"""``train --compare``: the same training on one machine, twice, and how far it is from what the ranks did.
+
+- *one rank*: the same program on the whole graph, with the same dropout masks, since a mask is a function of
+  the seed, the step and the node's number in the whole graph.
+- *PyTorch*: the untouched module, trained with plain PyTorch. PyTorch draws its masks in the order of rows, so
+  this needs a model without dropout.
+
+In float64 the loss curves must agree to 1e-6; what remains is rounding of sums in another order. In float32
+nothing is demanded of a curve: the same rounding, 1e9 times larger, is amplified by every step (Adam divides by
+the size of the gradient, so rounding noise in a gradient near zero moves a weight by a whole learning rate), and
+a single machine differs from itself as much when its nodes are listed in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import graphshard
+from graphshard.graphdata import GraphData
+from graphshard.tools.job import Job
+from graphshard.tools.progress import progress
+from graphshard.tools.targets import Target
+from graphshard.training import History, train, train_eagerly
+
+TOLERANCE = 1e-6
+"""How far two loss curves may be apart in float64."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two training runs side by side.
+
+    Attributes:
+        reference: "one rank" or "PyTorch".
+        dropout: whether dropout was active.
+        loss: largest difference of the losses of one epoch.
+        weights: largest difference of a value of the final state.
+        weights_relative: the same, relative to the largest value of its tensor.
+        accuracy: of the test nodes (of another split where there are none) on the ranks and in the reference;
+            None where forward returns the loss.
+        tolerance: how large ``loss`` may be; None where nothing is demanded.
+    """
+
+    reference: str
+    dropout: bool
+    loss: float
+    weights: float
+    weights_relative: float
+    accuracy: tuple[float, float] | None
+    tolerance: float | None
+
+    @property
+    def passed(self) -> bool:
+        return self.tolerance is None or self.loss <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def one_rank(job: Job, target: Target, graph: GraphData, found: History, *, dropout: bool) -> Comparison:
+    """Against the same program on one rank, from the same initial weights."""
+    whole = graphshard.partition(graph, 1)[0].to(job.dtype)
+    model = target().to(job.dtype)
+    model.load_state_dict(dict(found.initial))
+    with progress("one rank", job.recipe.epochs, show=job.show_progress) as on_epoch:
+        history = train(graphshard.distribute(model, seed=job.seed), whole, job.recipe, on_epoch)
+    return _compare("one rank", job, found, history, dropout)
+
+
+def pytorch(job: Job, target: Target, graph: GraphData, found: History) -> Comparison:
+    """Against the untouched module without dropout, from the same initial weights."""
+    whole = graphshard.partition(graph, 1)[0].to(job.dtype)
+    model = target().to(job.dtype)
+    model.load_state_dict(dict(found.initial))
+    with progress("PyTorch", job.recipe.epochs, show=job.show_progress) as on_epoch:
+        history = train_eagerly(model, whole, job.recipe, on_epoch)
+    return _compare("PyTorch", job, found, history, False)
+
+
+def _compare(name: str, job: Job, found: History, reference: History, dropout: bool) -> Comparison:
+    weights, relative = state_difference(found.final, reference.final)
+    return Comparison(
+        reference=name,
+        dropout=dropout,
+        loss=max(abs(a - b) for a, b in zip(found.losses, reference.losses, strict=True)),
+        weights=weights,
+        weights_relative=relative,
+        accuracy=_accuracies(found, reference),
+        tolerance=TOLERANCE if job.dtype == torch.float64 else None,
+    )
+
+
+def state_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[float, float]:
+    """The largest absolute difference of any value, and the largest relative to its tensor's magnitude."""
+    largest = relative = 0.0
+    for name, expected in other.items():
+        if not expected.numel():
+            continue
+        difference = float((one[name].double() - expected.double()).abs().max())
+        scale = float(expected.double().abs().max())
+        largest = max(largest, difference)
+        relative = max(relative, difference / scale if scale else difference)
+    return largest, relative
+
+
+def _accuracies(found: History, reference: History) -> tuple[float, float] | None:
+    last, other = found.epochs[-1].accuracy, reference.epochs[-1].accuracy
+    split = next((name for name in ("test", "val", "train") if name in last), None)
+    return None if split is None else (last[split], other[split])
