@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import graphshard
 from graphshard.graphdata import GraphData
-from graphshard.tools.job import Job
+from graphshard.shard import Shard
+from graphshard.tools.job import Job, Trained
 from graphshard.tools.progress import progress
-from graphshard.tools.targets import Target
 from graphshard.training import History, train, train_eagerly
 
 TOLERANCE = 1e-6
@@ -63,31 +63,34 @@ class Comparison:
         return asdict(self) | {"passed": self.passed}
 
 
-def one_rank(job: Job, target: Target, graph: GraphData, found: History, *, dropout: bool) -> Comparison:
+def one_rank(job: Job, result: Trained, graph: GraphData) -> Comparison:
     """Against the same program on one rank, from the same initial weights."""
-    whole = graphshard.partition(graph, 1)[0].to(job.dtype)
-    model = target().to(job.dtype)
-    model.load_state_dict(dict(found.initial))
+    model, whole = _start(job, result, graph)
     with progress("one rank", job.recipe.epochs, show=job.show_progress) as on_epoch:
-        history = train(graphshard.distribute(model, seed=job.seed), whole, job.recipe, on_epoch)
-    return _compare("one rank", job, found, history, dropout)
+        reference = train(graphshard.distribute(model, seed=job.seed), whole, job.recipe, on_epoch)
+    return _compare("one rank", job, result, reference)
 
 
-def pytorch(job: Job, target: Target, graph: GraphData, found: History) -> Comparison:
-    """Against the untouched module without dropout, from the same initial weights."""
-    whole = graphshard.partition(graph, 1)[0].to(job.dtype)
-    model = target().to(job.dtype)
-    model.load_state_dict(dict(found.initial))
+def pytorch(job: Job, result: Trained, graph: GraphData) -> Comparison:
+    """Against the untouched module, which has no dropout, from the same initial weights."""
+    model, whole = _start(job, result, graph)
     with progress("PyTorch", job.recipe.epochs, show=job.show_progress) as on_epoch:
-        history = train_eagerly(model, whole, job.recipe, on_epoch)
-    return _compare("PyTorch", job, found, history, False)
+        reference = train_eagerly(model, whole, job.recipe, on_epoch)
+    return _compare("PyTorch", job, result, reference)
 
 
-def _compare(name: str, job: Job, found: History, reference: History, dropout: bool) -> Comparison:
+def _start(job: Job, result: Trained, graph: GraphData) -> tuple[nn.Module, Shard]:
+    model = result.target().to(job.dtype)
+    model.load_state_dict(dict(result.history.initial))
+    return model, graphshard.partition(graph, 1)[0].to(job.dtype)
+
+
+def _compare(name: str, job: Job, result: Trained, reference: History) -> Comparison:
+    found = result.history
     weights, relative = state_difference(found.final, reference.final)
     return Comparison(
         reference=name,
-        dropout=dropout,
+        dropout=result.has_dropout,
         loss=max(abs(a - b) for a, b in zip(found.losses, reference.losses, strict=True)),
         weights=weights,
         weights_relative=relative,

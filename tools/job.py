@@ -12,12 +12,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 import graphshard
 from graphshard.errors import DataError
@@ -36,17 +35,10 @@ _LOCAL_TIMEOUT = 30 * 86400.0
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a job.
-
-    Attributes:
-        target: makes the model.
-        title: for the progress bar.
-        fit: size a built-in model for the shards, since there is no whole graph to read the sizes off.
-    """
+    """One training run of a job: what makes the model, and a title for the progress bar."""
 
     target: Target
     title: str
-    fit: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +54,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What rank 0 brings back from one run."""
+    """What rank 0 brings back from one run.
 
+    Attributes:
+        target: the run's, sized for the shards.
+        history: of the training.
+        has_dropout: whether training drew masks, which are graphshard's own and not PyTorch's.
+    """
+
+    target: Target
     history: History
     has_dropout: bool
 
@@ -126,31 +125,30 @@ def run_rank(job: Job, folder: str) -> list[Trained] | None:
         shard = shard.to(torch.device("cuda", torch.cuda.current_device()))
     done = []
     for run in job.runs:
-        model = graphshard.distribute(_build(run, job, shard, group), seed=job.seed)
+        target = _fitted(run.target, shard, group)
+        model = target().to(device=shard.node_ids.device, dtype=job.dtype)
+        for value in model.state_dict().values():
+            # Equal already where making the model is deterministic; a user's code may not be.
+            dist.broadcast(value.detach(), 0)
+        distributed = graphshard.distribute(model, seed=job.seed)
         show = job.show_progress and group_rank(group) == 0
         with progress(run.title, job.recipe.epochs, show=show) as on_epoch:
-            history = train(model, shard, job.recipe, on_epoch)
-        done.append(Trained(history, _has_dropout(model, shard)))
+            history = train(distributed, shard, job.recipe, on_epoch)
+        done.append(Trained(target, history, _has_dropout(distributed, shard)))
     return done if group_rank(group) == 0 else None
 
 
-def _build(run: Run, job: Job, shard: Shard, group: str) -> nn.Module:
-    target = run.target
-    if run.fit and target.built_in:
-        if "x" not in shard.tensors or "y" not in shard.tensors:
-            raise DataError(f"the model {target.spec!r} needs features x and labels y")
-        mine = int(shard.y.max()) + 1 if shard.num_owned else 0
-        classes = max(all_gather_object(mine, group))
-        target = replace(target, sizes=replace(target.sizes, features=shard.x.size(1), classes=classes))
-    model = target().to(device=shard.node_ids.device, dtype=job.dtype)
-    # Equal already where the model's code is deterministic; a user's may not be.
-    for value in model.state_dict().values():
-        dist.broadcast(value.detach(), 0)
-    return model
+def _fitted(target: Target, shard: Shard, group: str) -> Target:
+    """A built-in model sized for the graph that the ranks hold together."""
+    if not target.built_in:
+        return target
+    if "x" not in shard.tensors or "y" not in shard.tensors:
+        raise DataError(f"the model {target.spec!r} needs features x and labels y")
+    mine = int(shard.y.max()) + 1 if shard.num_owned else 0
+    return target.sized(shard.x.size(1), max(all_gather_object(mine, group)))
 
 
 def _has_dropout(model: graphshard.DistributedModule, shard: Shard) -> bool:
-    """Whether training draws masks, which are then graphshard's and not PyTorch's."""
     model.train()
     program = model.stages(shard)[-1].program
     return any(spec.target == "dropout_key" for spec in program.inputs)

@@ -59,7 +59,8 @@ def show_error(error: BaseException) -> None:
         import traceback
 
         err.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
-    err.print("[bold red]error:[/] ", end="")
+    rank = os.environ.get("RANK", "0")  # of torchrun's, whose ranks share a terminal
+    err.print("[bold red]error:[/] " + (f"rank {rank}: " if rank != "0" else ""), end="")
     err.print(sentence(error), markup=False, soft_wrap=True)
 
 
@@ -68,7 +69,7 @@ def sentence(error: BaseException) -> str:
     from graphshard.errors import GraphshardError
 
     text = re.split(r"\n\s*(?:Traceback \(most recent|Thread 0x|Current thread)", str(error), maxsplit=1)[0]
-    text = " ".join(text.split())
+    text = re.sub(rf"^(rank \d+ of \d+ failed: )(?:{'|'.join(errors.__all__)}): ", r"\1", " ".join(text.split()))
     if isinstance(error, GraphshardError):
         return text
     return f"{type(error).__name__}: {text} (unexpected: `graphshard --debug` shows where)"

@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +39,7 @@ class Target:
 
     Attributes:
         spec: what the user wrote.
-        sizes: of a built-in model; None: 16 features, 4 classes (those of ``sbm``).
+        sizes: of a built-in model; None for any other.
         seed: of torch's random numbers while the model is made; the caller's own state is left alone.
     """
 
@@ -51,11 +51,22 @@ class Target:
     def built_in(self) -> bool:
         return self.spec in models.NAMES
 
+    def sized(self, features: int, classes: int) -> Target:
+        """The same, a built-in model made for this many columns of x and classes."""
+        assert self.sizes is not None
+        return replace(self, sizes=replace(self.sizes, features=features, classes=classes))
+
+    def without_dropout(self) -> Target:
+        """The same built-in model with dropout 0."""
+        assert self.sizes is not None
+        return replace(self, sizes=replace(self.sizes, dropout=0.0))
+
     def __call__(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             if self.built_in:
-                return models.build(self.spec, self.sizes or Sizes(features=16, classes=4))
+                assert self.sizes is not None
+                return models.build(self.spec, self.sizes)
             found = _find(self.spec)
             made = copy.deepcopy(found) if isinstance(found, nn.Module) else _call(self.spec, found)
         if not isinstance(made, nn.Module):
@@ -77,7 +88,7 @@ def load_target(
 
     Args:
         spec: see the module's docstring.
-        data: what a built-in model is sized for; not needed by others, nor where only its shape matters.
+        data: what a built-in model is sized for; without it, for 16 features and 4 classes, as ``sbm`` has.
         hidden, layers, dropout, heads: of a built-in model.
         seed: of the initial weights.
 
@@ -85,12 +96,12 @@ def load_target(
         DataError: no such file or name, the file fails to import (names the line), or the name is no model.
     """
     if spec in models.NAMES:
+        target = Target(spec, Sizes(16, 4, hidden, layers, dropout, heads), seed)
         if data is None:
-            return Target(spec, None, seed)
+            return target
         if "x" not in data:
             raise DataError(f"the model {spec!r} needs features x, and {data.name} has none")
-        features, classes = data["x"].size(1), data.num_classes
-        return Target(spec, Sizes(features, classes, hidden, layers, dropout, heads), seed)
+        return target.sized(data["x"].size(1), data.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = _find(spec)

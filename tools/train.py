@@ -22,7 +22,9 @@ from graphshard.tools.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from graphshard.graphdata import GraphData
     from graphshard.tools.comparison import Comparison
+    from graphshard.tools.job import Job, Trained
     from graphshard.training import History
 
 
@@ -60,18 +62,130 @@ def train(
     """Train a model on several ranks: here, or as one rank of torchrun's."""
     if compare and shards is not None and data is None:
         raise typer.BadParameter("to compare, give the whole graph too, as DATA", param_hint="--compare")
+    if shards is not None and data is not None and not compare:
+        raise typer.BadParameter("the shards are the graph: leave DATA out", param_hint="--shards")
     import functools
-    import os
-    from dataclasses import replace
 
     import torch
 
     from graphshard.data import load_data
-    from graphshard.shard_manifest import read_manifest
-    from graphshard.tools import comparison
-    from graphshard.tools.job import Job, Run, run_here, run_local, under_torchrun
+    from graphshard.tools import job as jobs
     from graphshard.tools.targets import load_target
     from graphshard.training import Recipe
 
-    load = functools.cache(lambda: load_data(data or "karate"))
-    whole = None if shards is not None and data is None else load()
+    source = data or "karate"
+    load = functools.cache(functools.partial(load_data, source))
+    model = load_target(target, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)
+    count = _ranks(ranks, shards)
+    runs = [jobs.Run(model, "training")]
+    if compare and model.built_in and dropout:
+        runs.append(jobs.Run(model.without_dropout(), "again, without dropout"))
+    job = jobs.Job(runs, Recipe(epochs, lr, weight_decay), getattr(torch, dtype.value), seed, not json)
+    if jobs.under_torchrun():
+        results = jobs.run_here(job, shards, load)
+        if results is None:
+            return
+    else:
+        results = jobs.run_local(job, count, shards, load)
+    found = _compare(job, results, load(), shards) if compare else []
+    history = results[0].history
+    if json:
+        document = {"target": target, "data": str(shards) if data is None and shards else source, "ranks": count}
+        document |= {"dtype": dtype.value, "seed": seed, **_as_dict(history, found)}
+        output.show_json(document)
+    else:
+        where = shards if shards is not None else source
+        output.show(f"{target} on {where}: {epochs} epochs on {count} rank(s), {dtype.value}", *_summary(history))
+        if found:
+            output.show("", _table(found), *_verdict(found, results[0].has_dropout))
+    if not all(one.passed for one in found):
+        raise typer.Exit(1)
+
+
+def _ranks(given: int | None, shards: Path | None) -> int:
+    """How many ranks there are: what torchrun started, what was asked for, or one for each shard."""
+    import os
+
+    from graphshard.shard_manifest import read_manifest
+    from graphshard.tools.job import under_torchrun
+
+    if under_torchrun():
+        size = int(os.environ["WORLD_SIZE"])
+        if given not in (None, size):
+            raise typer.BadParameter(f"torchrun started {size} rank(s)", param_hint="--ranks")
+        return size
+    if given is None and shards is not None:
+        return int(read_manifest(shards)["world_size"])
+    return given or 2
+
+
+def _compare(job: Job, results: list[Trained], graph: GraphData, shards: Path | None) -> list[Comparison]:
+    """Every comparison that means something: PyTorch's only without dropout."""
+    from graphshard.errors import DataError
+    from graphshard.shard_manifest import read_manifest
+    from graphshard.tools import comparison
+
+    if shards is not None:
+        manifest = read_manifest(shards)
+        sizes = (manifest["num_nodes"], manifest["num_edges"])
+        if sizes != (graph.num_nodes, graph.edges().size(1)):
+            raise DataError(f"{shards} holds another graph ({sizes[0]} nodes, {sizes[1]} edges) than DATA")
+    found = []
+    for result in results:
+        found.append(comparison.one_rank(job, result, graph))
+        if not result.has_dropout:
+            found.append(comparison.pytorch(job, result, graph))
+    return found
+
+
+def _summary(history: History) -> list[str]:
+    last = history.epochs[-1]
+    shares = "  ".join(f"{split} {share:.4f}" for split, share in last.accuracy.items())
+    halo, reduced = output.bytes_text(last.halo_bytes), output.bytes_text(last.reduce_bytes)
+    return [
+        f"loss      {last.loss:.6f}",
+        *([f"accuracy  {shares}"] if shares else []),
+        f"sent      {halo} in halo exchanges, {reduced} in all-reduces an epoch, all ranks together",
+        f"time      {history.seconds * 1000:.2f} ms an epoch (median; evaluation not counted)",
+    ]
+
+
+def _table(found: list[Comparison]) -> Table:
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    made.add_column("compared with")
+    for title in ("loss curve", "weights", "relative", "accuracy, ranks", "there", ""):
+        made.add_column(title, justify="right")
+    for one in found:
+        accuracies = [f"{share:.4f}" for share in one.accuracy or ()] or ["", ""]
+        name = one.reference + (", dropout on" if one.dropout else ", no dropout")
+        verdict = "" if one.tolerance is None else "[green]ok[/]" if one.passed else "[red]FAIL[/]"
+        numbers = (f"{value:.1e}" for value in (one.loss, one.weights, one.weights_relative))
+        made.add_row(name, *numbers, *accuracies, verdict)
+    return made
+
+
+def _verdict(found: list[Comparison], has_dropout: bool) -> list[str]:
+    lines = []
+    if has_dropout and not any(one.reference == "PyTorch" for one in found):
+        lines.append("not compared with PyTorch, which draws dropout masks in the order of rows")
+    tolerance = found[0].tolerance
+    if tolerance is None:
+        lines.append("float32 is only reported: use --dtype float64 for a check")
+    elif all(one.passed for one in found):
+        lines.append(f"PASS: the loss curves agree to {tolerance:.0e}")
+    else:
+        lines.append(f"FAIL: a loss curve differs by more than {tolerance:.0e}")
+    return lines
+
+
+def _as_dict(history: History, found: list[Comparison]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    epochs = [asdict(epoch) for epoch in history.epochs]
+    document: dict[str, Any] = {"final": epochs[-1], "seconds_per_epoch": history.seconds, "epochs": epochs}
+    if found:
+        document["passed"] = all(one.passed for one in found)
+        document["comparisons"] = [one.as_dict() for one in found]
+    return document
