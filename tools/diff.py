@@ -32,7 +32,7 @@ def diff(
         str, typer.Argument(metavar="TARGET", help="The model, as for train; a built-in one needs DATA.")
     ],
     data: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="As for train; without it, sizes are symbols.")
+        str | None, typer.Argument(metavar="DATA", help="As for train; without it, sizes are symbols.")
     ] = None,
     *,
     parts: Annotated[

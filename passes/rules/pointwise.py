@@ -159,6 +159,7 @@ RULES: dict[str, Rule] = {
             "aten.masked_fill.Tensor",
             "aten.log_sigmoid.default",
             "aten.hardswish.default",
+            "aten.leaky_relu.default",  # tagged since torch 2.12
             "aten.where.ScalarSelf",
             "aten.where.ScalarOther",
             "aten.where.Scalar",
