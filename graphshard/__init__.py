@@ -18,6 +18,7 @@ from graphshard.errors import (
     ShardError,
     UnsupportedOperation,
 )
+from graphshard.inspect_model import diff
 from graphshard.ops import ByteCounter, count_bytes
 from graphshard.partition import PartitionReport, ShardedGraph, partition
 from graphshard.reductions import mean, sum
@@ -42,6 +43,7 @@ __all__ = [
     "ShardedGraph",
     "UnsupportedOperation",
     "count_bytes",
+    "diff",
     "distribute",
     "load_shard",
     "mean",

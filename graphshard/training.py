@@ -11,6 +11,7 @@ Both take the same steps with the same optimiser, so their curves can be compare
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,9 +155,7 @@ class _Task:
         return y
 
 
-def _run(
-    model: nn.Module, task: _Task, recipe: Recipe, on_epoch: Listener | None, group: str
-) -> History:
+def _run(model: nn.Module, task: _Task, recipe: Recipe, on_epoch: Listener | None, group: str) -> History:
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     initial, epochs = state_of(model), []
     for number in range(1, recipe.epochs + 1):
@@ -187,7 +186,7 @@ def _together(
     group: str,
 ) -> Epoch:
     """The ranks' parts of one epoch as one."""
-    if loss != loss:
+    if math.isnan(loss):
         raise DataError(
             f"the loss is NaN in epoch {number}: the training mask may be empty, or the learning rate too high"
         )

@@ -66,7 +66,7 @@ class Comparison:
 def one_rank(job: Job, result: Trained, graph: GraphData) -> Comparison:
     """Against the same program on one rank, from the same initial weights."""
     model, whole = _start(job, result, graph)
-    with progress("one rank", job.recipe.epochs, show=job.show_progress) as on_epoch:
+    with progress("one rank", job.recipe.epochs, show=job.show_progress, lines=1) as on_epoch:
         reference = train(graphshard.distribute(model, seed=job.seed), whole, job.recipe, on_epoch)
     return _compare("one rank", job, result, reference)
 
@@ -74,7 +74,7 @@ def one_rank(job: Job, result: Trained, graph: GraphData) -> Comparison:
 def pytorch(job: Job, result: Trained, graph: GraphData) -> Comparison:
     """Against the untouched module, which has no dropout, from the same initial weights."""
     model, whole = _start(job, result, graph)
-    with progress("PyTorch", job.recipe.epochs, show=job.show_progress) as on_epoch:
+    with progress("PyTorch", job.recipe.epochs, show=job.show_progress, lines=1) as on_epoch:
         reference = train_eagerly(model, whole, job.recipe, on_epoch)
     return _compare("PyTorch", job, result, reference)
 

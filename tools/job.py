@@ -104,9 +104,7 @@ def run_here(job: Job, shards: Path | None, load: Callable[[], GraphData]) -> li
 
 
 @contextmanager
-def _shards(
-    given: Path | None, ranks: int, seed: int, load: Callable[[], GraphData]
-) -> Iterator[Path]:
+def _shards(given: Path | None, ranks: int, seed: int, load: Callable[[], GraphData]) -> Iterator[Path]:
     if given is not None:
         yield given
         return

@@ -66,13 +66,16 @@ def show_error(error: BaseException) -> None:
 
 def sentence(error: BaseException) -> str:
     """An error's message on one line, without the traceback of a rank that it may carry."""
-    from graphshard.errors import GraphshardError
+    from graphshard import errors
 
     text = re.split(r"\n\s*(?:Traceback \(most recent|Thread 0x|Current thread)", str(error), maxsplit=1)[0]
-    text = re.sub(rf"^(rank \d+ of \d+ failed: )(?:{'|'.join(errors.__all__)}): ", r"\1", " ".join(text.split()))
-    if isinstance(error, GraphshardError):
-        return text
-    return f"{type(error).__name__}: {text} (unexpected: `graphshard --debug` shows where)"
+    text = " ".join(text.split())
+    if not isinstance(error, errors.GraphshardError):
+        return f"{type(error).__name__}: {text} (unexpected: `graphshard --debug` shows where)"
+    rank = re.match(r"(rank \d+ of \d+ failed: )(\w+): ", text)
+    if rank is not None and hasattr(errors, rank[2]):
+        text = rank[1] + text.removeprefix(rank[0])
+    return text
 
 
 def quiet() -> None:
@@ -88,6 +91,6 @@ def bytes_text(count: float) -> str:
     """``1234567`` -> ``1.23 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000 or unit == "GB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+            break
         count /= 1000
-    raise AssertionError
+    return f"{count:.3g} {unit}"

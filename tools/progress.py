@@ -8,23 +8,30 @@ from contextlib import contextmanager
 from graphshard.tools import output
 from graphshard.training import Epoch, Listener
 
-_LINES = 10
-
 
 @contextmanager
-def progress(title: str, epochs: int, *, show: bool = True) -> Iterator[Listener | None]:
-    """What to call after each epoch; None where nothing is to be shown."""
+def progress(title: str, epochs: int, *, show: bool = True, lines: int = 10) -> Iterator[Listener | None]:
+    """What to call after each epoch; None where nothing is to be shown.
+
+    Args:
+        title: of the run.
+        epochs: how many there will be.
+        show: whether to show anything.
+        lines: about how many, where there is no terminal.
+    """
     out = output.console(stderr=True)
     if not show:
         yield None
         return
     if not out.is_terminal:
-        every = max(1, epochs // _LINES)
+        every = max(1, epochs // lines)
 
         def line(epoch: Epoch) -> None:
-            if epoch.number % every == 0 or epoch.number in (1, epochs):
+            if epoch.number % every == 0 or epoch.number == epochs:
                 width = len(str(epochs))
-                out.print(f"{title}: epoch {epoch.number:>{width}}/{epochs}  {describe(epoch)}", soft_wrap=True)
+                out.print(
+                    f"{title}: epoch {epoch.number:>{width}}/{epochs}  {describe(epoch)}", soft_wrap=True
+                )
 
         yield line
         return

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -17,7 +18,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -134,7 +134,7 @@ def _could_be_model(value: Any) -> bool:
     )
 
 
-@cache
+@functools.cache
 def _import_file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
@@ -146,8 +146,8 @@ def _import_file(place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where inspect and pickle look for the user's classes
     _allow_imports_from(str(path.parent))
-    loader = spec.loader
-    return _guarded(place, lambda: (loader.exec_module(module), module)[1])
+    _guarded(place, functools.partial(spec.loader.exec_module, module))
+    return module
 
 
 def _import_name(place: str) -> ModuleType:
@@ -160,7 +160,7 @@ def _import_name(place: str) -> ModuleType:
         raise DataError(f"cannot import {place}: {error}") from error
     if missing:
         raise DataError(f"there is no module {place!r} in this directory or among the installed packages")
-    return _guarded(place, lambda: importlib.import_module(place))
+    return _guarded(place, functools.partial(importlib.import_module, place))
 
 
 def _allow_imports_from(folder: str) -> None:

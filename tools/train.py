@@ -90,12 +90,19 @@ def train(
     found = _compare(job, results, load(), shards) if compare else []
     history = results[0].history
     if json:
-        document = {"target": target, "data": str(shards) if data is None and shards else source, "ranks": count}
+        document = {
+            "target": target,
+            "data": str(shards) if data is None and shards else source,
+            "ranks": count,
+        }
         document |= {"dtype": dtype.value, "seed": seed, **_as_dict(history, found)}
         output.show_json(document)
     else:
         where = shards if shards is not None else source
-        output.show(f"{target} on {where}: {epochs} epochs on {count} rank(s), {dtype.value}", *_summary(history))
+        output.show(
+            f"{target} on {where}: {epochs} epochs on {count} rank{'s' * (count > 1)}, {dtype.value}",
+            *_summary(history),
+        )
         if found:
             output.show("", _table(found), *_verdict(found, results[0].has_dropout))
     if not all(one.passed for one in found):
@@ -155,7 +162,7 @@ def _table(found: list[Comparison]) -> Table:
 
     made = Table(box=None, pad_edge=False)
     made.add_column("compared with")
-    for title in ("loss curve", "weights", "relative", "accuracy, ranks", "there", ""):
+    for title in ("loss curve", "weights", "relative", "our accuracy", "its accuracy", ""):
         made.add_column(title, justify="right")
     for one in found:
         accuracies = [f"{share:.4f}" for share in one.accuracy or ()] or ["", ""]

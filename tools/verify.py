@@ -62,9 +62,7 @@ def verify(
     from graphshard.tools.targets import load_target
 
     graph = load_data(data)
-    model = load_target(
-        target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed
-    )
+    model = load_target(target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)
     reports = []
     for count in counts:
         report = graphshard.verify(

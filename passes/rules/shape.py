@@ -203,7 +203,7 @@ def slice_(call: Call) -> Placement:
 
 def cat(call: Call) -> Placement:
     """Rows joined end to end, or features side by side."""
-    nodes = [t for t in call["tensors"] if call.shape(t) != (0,)]
+    nodes = [t for t in call["tensors"] if not _is_empty(call.shape(t))]
     placed = [call.tensor(t) for t in nodes]
     dim = call.dim("dim", len(placed[0].dims))
     points = widest(*(p.points for p in placed))
@@ -326,6 +326,11 @@ def _is_whole(call: Call, end: Any, rows: Rows | None) -> bool:
         return False
     placement = call.raw(end)
     return isinstance(placement, Size) and len(placement.rows) == 1 and placement.rows[0] == rows
+
+
+def _is_empty(shape: tuple[Any, ...]) -> bool:
+    """Whether this is the shape ``[0]``, which torch.cat takes for no tensor at all."""
+    return len(shape) == 1 and isinstance(shape[0], int) and shape[0] == 0
 
 
 def _expr(size: Any) -> Any:
