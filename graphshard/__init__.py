@@ -8,6 +8,7 @@ holding one part of the graph, with the same outputs, loss and gradients.
 
 from graphshard.api import DistributedModule, distribute
 from graphshard.check import Report, verify
+from graphshard.differ import Diff
 from graphshard.errors import (
     CaptureError,
     DataError,
@@ -30,6 +31,7 @@ __all__ = [
     "ByteCounter",
     "CaptureError",
     "DataError",
+    "Diff",
     "DistributedModule",
     "GraphshardError",
     "PartitionError",

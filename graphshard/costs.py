@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from graphshard.errors import GraphshardError
 from graphshard.names import Key, Names, key_of, op_name, plural
 from graphshard.passes.base import Program
-from graphshard.passes.gradient_flow import stops_gradient
+from graphshard.passes.gradient_flow import gradient_flow
 
 HALO = ("halo_sync", "halo_reduce")
 REDUCE = ("all_reduce", "global_count")
@@ -174,37 +174,6 @@ def traffic_of(
     if halo is None:
         return Traffic(tuple(found))
     return Traffic(tuple(found), sum(halo), len(halo))
-
-
-def gradient_flow(program: Program, trainable: Collection[str] | None = None) -> frozenset[fx.Node]:
-    """The values whose gradient a backward from all of forward's floating-point outputs computes."""
-    parameters = {
-        spec.name
-        for spec in program.inputs
-        if spec.kind == "parameter" and (trainable is None or spec.target in trainable)
-    }
-    needs: set[fx.Node] = set()
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            if node.name in parameters:
-                needs.add(node)
-        elif stops_gradient(node) or not _is_float(node.meta.get("val")):
-            continue
-        elif not needs.isdisjoint(node.all_input_nodes):
-            needs.add(node)
-    outputs: Any = program.output_node().args[0]
-    pairs = zip(program.outputs, outputs, strict=True)
-    reached = {value for spec, value in pairs if spec.kind == "user" and value in needs}
-    for node in reversed(program.graph.nodes):
-        if node in reached:
-            reached.update(needs.intersection(node.all_input_nodes))
-    return frozenset(reached)
-
-
-def _is_float(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(map(_is_float, value))
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _unit(node: fx.Node, op: str) -> int:

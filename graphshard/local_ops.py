@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from graphshard.groups import resolve
+from graphshard.groups import count_all_reduce, resolve
 
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9 as a signed int64
 _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
@@ -28,6 +28,7 @@ def global_count(count: int, group: str) -> int:
     # NCCL moves only device tensors; gloo and simulated ranks take both.
     device = "cuda" if "nccl" in pg.name() else "cpu"
     total = torch.tensor([count], dtype=torch.int64, device=device)
+    count_all_reduce(total, pg)
     dist.all_reduce(total, group=pg)
     return int(total.item())
 

@@ -156,6 +156,8 @@ class _Task:
 
 
 def _run(model: nn.Module, task: _Task, recipe: Recipe, on_epoch: Listener | None, group: str) -> History:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise DataError("the model has no parameters to train")
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     initial, epochs = state_of(model), []
     for number in range(1, recipe.epochs + 1):

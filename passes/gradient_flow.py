@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Collection
+from typing import Any
+
 from torch import Tensor, fx
 
 from graphshard.passes.base import Program
 
-_STOPS = ("detach", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
+_STOPS = frozenset(
+    [
+        "detach",
+        "bernoulli",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+    ]
+)
 
 
-def gradient_nodes(program: Program, inputs_need_grad: bool = False) -> set[fx.Node]:
-    """The nodes whose value requires a gradient when the program's parameters do.
+def gradient_flow(
+    program: Program, trainable: Collection[str] | None = None, *, inputs_need_grad: bool = False
+) -> frozenset[fx.Node]:
+    """The values whose gradient a backward from all of forward's floating-point outputs computes.
 
     Args:
         program: any program.
-        inputs_need_grad: whether the user's floating-point inputs require gradients too.
+        trainable: the parameters that require a gradient, by state_dict key; None for all.
+        inputs_need_grad: whether forward's floating-point arguments require gradients too.
     """
-    kinds = {spec.name: spec.kind for spec in program.inputs}
-    sources = {"parameter", "user"} if inputs_need_grad else {"parameter"}
-    found: set[fx.Node] = set()
+    sources = {spec.name for spec in program.inputs if _is_source(spec, trainable, inputs_need_grad)}
+    needs: set[fx.Node] = set()
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            if kinds.get(node.name) in sources and _is_float(node):
-                found.add(node)
-        elif node.op == "call_function" and not stops_gradient(node):
-            carries = any(n in found for n in node.all_input_nodes)
-            if carries and (_is_float(node) or isinstance(node.meta.get("val"), (tuple, list))):
-                found.add(node)
-    return found
+            if node.name in sources and _is_float(node.meta.get("val")):
+                needs.add(node)
+        elif stops_gradient(node) or not _is_float(node.meta.get("val")):
+            continue
+        elif not needs.isdisjoint(node.all_input_nodes):
+            needs.add(node)
+    outputs: Any = program.output_node().args[0]
+    pairs = zip(program.outputs, outputs, strict=True)
+    reached = {value for spec, value in pairs if spec.kind == "user" and value in needs}
+    for node in reversed(program.graph.nodes):
+        if node in reached:
+            reached.update(needs.intersection(node.all_input_nodes))
+    return frozenset(reached)
 
 
 def stops_gradient(node: fx.Node) -> bool:
@@ -36,6 +62,13 @@ def stops_gradient(node: fx.Node) -> bool:
     return str(node.target).removeprefix("aten.").split(".")[0] in _STOPS
 
 
-def _is_float(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.complex64)
+def _is_source(spec: Any, trainable: Collection[str] | None, inputs_need_grad: bool) -> bool:
+    if spec.kind == "user":
+        return inputs_need_grad
+    return spec.kind == "parameter" and (trainable is None or spec.target in trainable)
+
+
+def _is_float(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_is_float, value))
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

@@ -7,6 +7,9 @@ from pathlib import PurePath
 
 from torch import fx
 
+from graphshard import errors
+
+_PACKAGE = str(PurePath(errors.__file__).parent) + "/"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)\n(?P<code>[^\n]*)')
 
 
@@ -37,8 +40,8 @@ def source_frames(node: fx.Node) -> list[tuple[str, int, str]]:
 
 
 def user_frame(node: fx.Node) -> tuple[str, int, str] | None:
-    """The innermost frame that is the user's own: not in torch, PyG or another installed package."""
-    frames = source_frames(node)
+    """The innermost frame that is the user's own: not in torch, PyG, graphshard or another package."""
+    frames = [f for f in source_frames(node) if not f[0].startswith(_PACKAGE)]
     own = [f for f in frames if "site-packages" not in f[0] and "dist-packages" not in f[0]]
     chosen = own or frames
     return chosen[-1] if chosen else None

@@ -10,7 +10,7 @@ import typer
 TargetArgument = Annotated[
     str,
     typer.Argument(
-        metavar="[TARGET]",
+        metavar="TARGET",
         help="The model: gcn, sage, gat, gin; or file.py:name or pkg.mod:name, a module or a function "
         "without arguments that makes one.",
         show_default="gcn",
@@ -19,7 +19,7 @@ TargetArgument = Annotated[
 DataArgument = Annotated[
     str,
     typer.Argument(
-        metavar="[DATA]",
+        metavar="DATA",
         help="The graph: karate, digits, sbm:nodes=1000,degree=8, planetoid:Cora?root=PATH, FILE.pt, FILE.npz.",
         show_default="karate",
     ),

@@ -14,6 +14,10 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 _PLAIN_WIDTH = 120
+# What is wrong with the model or the data; which rank was the first to say so does not matter.
+_SAME_ON_ALL_RANKS = ("CaptureError", "UnsupportedOperation", "DataError")
+# multiprocessing's tracker tells of semaphores that a killed rank held; it removes them itself.
+_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def debugging() -> bool:
@@ -73,9 +77,9 @@ def sentence(error: BaseException) -> str:
     if not isinstance(error, errors.GraphshardError):
         return f"{type(error).__name__}: {text} (unexpected: `graphshard --debug` shows where)"
     rank = re.match(r"(rank \d+ of \d+ failed: )(\w+): ", text)
-    if rank is not None and hasattr(errors, rank[2]):
-        text = rank[1] + text.removeprefix(rank[0])
-    return text
+    if rank is None or not hasattr(errors, rank[2]):
+        return text
+    return ("" if rank[2] in _SAME_ON_ALL_RANKS else rank[1]) + text.removeprefix(rank[0])
 
 
 def quiet() -> None:
@@ -83,6 +87,7 @@ def quiet() -> None:
     if debugging():
         return
     warnings.filterwarnings("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", _TRACKER)
     for name in ("torch", "torch_geometric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -33,7 +33,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DATA]",
+            metavar="DATA",
             help="The graph: karate, digits, sbm:nodes=1000,degree=8, planetoid:Cora?root=PATH, FILE.pt, FILE.npz.",
             show_default="karate",
         ),

@@ -13,8 +13,7 @@ from torch import Tensor, fx
 
 from graphshard import ops
 from graphshard.local_ops import pad_halo
-from graphshard.passes.base import Program
-from graphshard.passes.gradient_flow import gradient_nodes, stops_gradient
+from graphshard.passes.gradient_flow import gradient_flow
 from graphshard.runtime import Compiled
 
 
@@ -33,17 +32,15 @@ def faults_of(compiled: Compiled, inputs_need_grad: bool = True) -> list[Fault]:
     """Every fault that can be planted in a program: exchanges, their backwards where a gradient flows, the
     gradient sums and the scaling of replicated outputs."""
     program = compiled.program
-    flowing = gradient_nodes(program, inputs_need_grad)
-    reaching = _reaching_outputs(program)
+    flowing = gradient_flow(program, inputs_need_grad=inputs_need_grad)
     faults: list[Fault] = []
     for node in program.graph.nodes:
         broken = _BROKEN.get(_name(node))
         if broken is None:
             continue
-        carries = node in flowing and node in reaching
         if broken.forward is not None:
             faults.append(Fault(node.name, "drop"))
-        if broken.backward is not None and carries:
+        if broken.backward is not None and node in flowing:
             faults.append(Fault(node.name, "drop backward"))
     return faults
 
@@ -127,23 +124,3 @@ _BROKEN = {
     "replicated_output": _Broken(None, same),
 }
 
-
-def _reaching_outputs(program: Program) -> set[fx.Node]:
-    """The nodes from which some user output can be reached without passing a detach."""
-    output = program.output_node()
-    values = output.args[0]
-    users = [
-        v
-        for v, spec in zip(values, program.outputs, strict=True)  # type: ignore[arg-type]
-        if spec.kind == "user" and isinstance(v, fx.Node)
-    ]
-    found: set[fx.Node] = set()
-    stack = list(users)
-    while stack:
-        node = stack.pop()
-        if node in found:
-            continue
-        found.add(node)
-        if not stops_gradient(node):
-            stack.extend(node.all_input_nodes)
-    return found
