@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from graphshard.arguments import Bound, bind
 from graphshard.capture.check import check_capture
@@ -80,6 +80,8 @@ class DistributedModule(nn.Module):
             ShardError: the arguments do not fit the shard, or the shard not the number of ranks.
             RuntimeMismatch: the ranks disagree on an argument or on what requires a gradient.
         """
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise CaptureError("autocast is on, which is not supported yet: cast the model and the data instead")
         group = self.group_name
         bound = bind(self._model, args, kwargs, self._roles, group, self._agreed)
         if bound.shard.world_size != group_size(group):
@@ -101,8 +103,7 @@ class DistributedModule(nn.Module):
         return self._compile(bound.signature).stages
 
     def _compile(self, signature: Signature) -> Compiled:
-        modes = tuple(module.training for module in self._model.modules())
-        key = (modes, signature.leaves, signature.names, str(signature.structure))
+        key = (python_state(self._model), signature.leaves, signature.names, str(signature.structure))
         if key not in self._compiled:
             # torch.export keeps global state, and simulated ranks are threads. They meet again in
             # _compare_ranks, so none runs its program while another still captures.
@@ -142,6 +143,21 @@ class DistributedModule(nn.Module):
         self._compared.add(key)
 
 
+def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
+    """What a capture bakes in: every plain Python attribute of every submodule, modes included.
+
+    A model whose attributes have changed since (``model.alpha = 0.5``) is captured anew.
+    """
+    state = []
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                state.append((path, name, f"tensor {id(value)}"))
+            elif isinstance(value, (bool, int, float, str, tuple, torch.dtype, type(None))):
+                state.append((path, name, repr(value)))
+    return tuple(state)
+
+
 def distribute(
     model: nn.Module,
     *,
@@ -175,7 +191,7 @@ def distribute(
 
     Example:
         >>> import torch, graphshard
-        >>> from torch import nn
+        >>> from torch import Tensor, nn
         >>> class Mean(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()

@@ -217,3 +217,26 @@ def test_no_grad_regions_keep_their_gradient_out() -> None:
             return h * scale
 
     assert graphshard.verify(Frozen(), data(), 3).passed
+
+
+def test_autocast_is_refused() -> None:
+    shard = graphshard.partition(data(), 1)[0]
+    model = graphshard.distribute(Wrapped(pyg.GCNConv(4, 3)))
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(graphshard.CaptureError, match="autocast"):
+        model(shard)
+
+
+def test_a_changed_attribute_is_captured_anew() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.alpha = 2.0
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return x * self.alpha
+
+    model, shard = Scaled(), graphshard.partition(data(), 1)[0]
+    distributed = graphshard.distribute(model)
+    assert torch.equal(distributed(shard), shard.x * 2)
+    model.alpha = 3.0
+    assert torch.equal(distributed(shard), shard.x * 3)

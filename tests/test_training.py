@@ -98,7 +98,7 @@ def test_a_scalar_is_the_loss(whole):
         (Gives("rows"), "one row for each node, or the loss as a scalar"),
         (Gives("list"), "must return logits"),
         (Gives("nan"), "the loss is NaN in epoch 1"),
-        (nn.Identity(), "no parameters"),
+        (Gives("loss").requires_grad_(False), "no parameters"),
     ],
 )
 def test_what_cannot_be_trained_is_said(model, said, whole):

@@ -45,7 +45,7 @@ def progress(title: str, epochs: int, *, show: bool = True, lines: int = 10) -> 
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out) as bar:
-        task = bar.add_task(title, total=epochs, now="compiling")
+        task = bar.add_task(f"{title:<10}", total=epochs, now="compiling")
         yield lambda epoch: bar.update(task, completed=epoch.number, now=describe(epoch))
 
 

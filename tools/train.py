@@ -79,7 +79,7 @@ def train(
     count = _ranks(ranks, shards)
     runs = [jobs.Run(model, "training")]
     if compare and model.built_in and dropout:
-        runs.append(jobs.Run(model.without_dropout(), "again, without dropout"))
+        runs.append(jobs.Run(model.without_dropout(), "no dropout"))
     job = jobs.Job(runs, Recipe(epochs, lr, weight_decay), getattr(torch, dtype.value), seed, not json)
     if jobs.under_torchrun():
         results = jobs.run_here(job, shards, load)
