@@ -5,6 +5,9 @@ After::   m = sum(x) / n; v = sum((x - m)^2) / n          # both sums over all r
           y = (x - m) * rsqrt(v + eps) * weight + bias
           mean' = lerp(mean, m, momentum); var' = lerp(var, v * n / (n - 1), momentum)
 
+In eval mode the running statistics take the place of m and v: PyTorch's own op crashes in the backward of a
+part without rows (torch 2.13, measured).
+
 Statistics are weighted by count, not a mean of means, and the running buffers come out equal on every rank.
 Source: Ioffe and Szegedy, Batch Normalization, 2015; ``torch.nn.BatchNorm1d`` for the running variance.
 """
@@ -28,7 +31,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class DistributeBatchNorm:
-    """Rewrite each training-mode batch norm over sharded rows; counts them."""
+    """Rewrite each batch norm over sharded rows; counts them."""
 
     name: str = "distribute_batch_norm"
 
@@ -45,11 +48,16 @@ def _rewrite(program: Program, call: Call) -> None:
     emit = Emitter(program, node)
     ndim = len(shape_of(x))
     dims = (0, *range(2, ndim))
+    in_training = "no_training" not in str(node.target)
     with emit.before(node):
-        m = mean(emit, x, dims, keepdim=True)
-        centred = emit.call(aten.sub.Tensor, x, m)
-        squares = emit.call(aten.mul.Tensor, centred, centred)
-        v = mean(emit, squares, dims, keepdim=True)
+        if in_training:
+            m = mean(emit, x, dims, keepdim=True)
+            centred = emit.call(aten.sub.Tensor, x, m)
+            squares = emit.call(aten.mul.Tensor, centred, centred)
+            v = mean(emit, squares, dims, keepdim=True)
+        else:
+            m, v = (_per_channel(emit, call[name], ndim) for name in ("running_mean", "running_var"))
+            centred = emit.call(aten.sub.Tensor, x, m)
         scale = emit.call(aten.rsqrt.default, emit.call(aten.add.Tensor, v, call["eps"]))
         y = emit.call(aten.mul.Tensor, centred, scale)
         if call["weight"] is not None:
@@ -57,7 +65,7 @@ def _rewrite(program: Program, call: Call) -> None:
         if call["bias"] is not None:
             y = emit.call(aten.add.Tensor, y, _per_channel(emit, call["bias"], ndim))
         results: dict[int, fx.Node] = {0: y}
-        if call.get("running_mean") is not None:
+        if in_training and call.get("running_mean") is not None:
             results[3], results[4] = _running(emit, call, x, dims, m, v)
     _replace_items(call, results)
     program.graph.erase_node(node)

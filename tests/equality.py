@@ -18,6 +18,7 @@ import graphshard.api as api
 from graphshard import reductions
 from graphshard.capture.check import without_dropout
 from graphshard.partition import partition
+from graphshard.passes.base import Program
 from graphshard.placement import Edges, Owned, Placed
 from graphshard.shard import Shard
 from graphshard.simulate import run_ranks
@@ -126,7 +127,7 @@ def distributed(
     roles = {n: ROLES[n] for n in tensors}
     shards = partition(dict(tensors), parts, method=assignment, roles=roles, num_nodes=assignment.numel())
     models = [copy.deepcopy(model) for _ in range(parts)]
-    kinds_seen: list[str] = []
+    kinds = _compile(model, tensors, assignment, roles, compilations)
 
     def rank_program(rank: int, _name: str, group: Any) -> dict[str, Tensor | None]:
         shard, own = shards[rank], models[rank]
@@ -137,7 +138,6 @@ def distributed(
         module._compiled = compilations
         for _ in range(backwards):
             out = module(shard)
-            kinds = output_kinds(compilations, module)
             if loss is not None:
                 total: Tensor | None = loss(
                     out, shard, lambda v: reductions.mean(v, group), lambda v: reductions.sum(v, group)
@@ -146,8 +146,6 @@ def distributed(
                 total = _weighted(out, kinds, shard, group)
             if total is not None and total.requires_grad:
                 total.backward()
-        if rank == 0:
-            kinds_seen.extend(kinds)
         assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
         assert keys == list(module.state_dict())
         found: dict[str, Tensor | None] = {f"output {i}": t.detach() for i, t in enumerate(_tensors(out))}
@@ -159,40 +157,48 @@ def distributed(
         }
 
     ranks = run_ranks(parts, rank_program)
-    all_kinds = [k for k in kinds_seen]
     merged: dict[str, Tensor | None] = {}
     number = 0
     for what in ranks[0]:
         values = [r[what] for r in ranks]
         if what.startswith("output "):
-            merged[what] = _merge(values, all_kinds[number], shards)
+            merged[what] = _merge(values, kinds[number], shards)
             number += 1
         elif what.startswith("gradient of input "):
             role = ROLES[what.removeprefix("gradient of input ")]
             merged[what] = _merge(values, role if role != "replicated" else "whole", shards)
         else:
             merged[what] = _same_on_all(what, values)
-    return merged, all_kinds
+    return merged, kinds
 
 
-def output_kinds(compilations: Compilations, module: api.DistributedModule) -> list[str]:
+def _compile(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    assignment: Tensor,
+    roles: Mapping[str, str],
+    compilations: Compilations,
+) -> list[str]:
+    """Compile once, for all ranks; the kind of each tensor that forward returns."""
+    module = api.distribute(copy.deepcopy(model))
+    module._compiled = compilations
+    whole = partition(
+        dict(tensors), 1, method=torch.zeros_like(assignment), roles=roles, num_nodes=assignment.numel()
+    )
+    return output_kinds(module.stages(whole[0])[-1].program)
+
+
+def output_kinds(program: Program) -> list[str]:
     """"node", "edge" or "whole" for each tensor that forward returns, by its placement."""
-    compiled = _current(compilations, module)
-    program = compiled.program
     kinds = []
     for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):
         if spec.kind == "user":
             placed = value.meta["placement"]
             assert isinstance(placed, Placed)
-            rows = placed.dims[placed.sharded[0]] if placed.sharded else None
-            assert not placed.sharded or placed.sharded == (0,), "tests compare rows in dim 0"
+            assert placed.sharded in ((), (0,)), "tests compare rows in dim 0"
+            rows = placed.dims[0] if placed.sharded else None
             kinds.append({None: "whole", Owned(): "node", Edges(): "edge"}[rows])
     return kinds
-
-
-def _current(compilations: Compilations, module: api.DistributedModule) -> Any:
-    modes = tuple(m.training for m in module._model.modules())
-    return next(c for key, c in compilations.items() if key[0] == modes)
 
 
 def _tensors(out: Any) -> list[Tensor]:

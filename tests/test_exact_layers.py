@@ -56,7 +56,8 @@ def test_a_norm_in_eval_mode(name: str) -> None:
 @given(case=cases())
 def test_a_model_written_by_hand(name: str, case: Case) -> None:
     model, programs = compiled(name, WRITTEN[name])
-    check_equal(model, case.tensors, case.assignment, case.parts, programs)
+    tolerance = 1e-5 if name == "Embedded" else 1e-9  # it has a layer in single precision
+    check_equal(model, case.tensors, case.assignment, case.parts, programs, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("name", ON_LARGER)
@@ -67,6 +68,7 @@ def test_a_model_written_by_hand_with_variances(name: str, case: Case) -> None:
     check_equal(model, case.tensors, case.assignment, case.parts, programs)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 @few
 @given(case=cases())

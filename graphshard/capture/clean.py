@@ -87,7 +87,9 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
     # Only a size's asserts keep these alive; they have no effect of their own.
     graph.eliminate_dead_code(_is_impure)
-    merged = CSEPass()(module)
+    # CSEPass's own list names op packets, which no node's target is: dropouts of one value would be merged.
+    random = {n.target for n in graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())}
+    merged = CSEPass(random)(module)
     result = merged.graph_module if merged is not None else module
     result.graph.eliminate_dead_code(_is_impure)
     _refresh_examples(result.graph)
