@@ -59,3 +59,14 @@ def test_an_embedding_that_counts_frequencies_is_refused() -> None:
     shard = graphshard.partition({"kind": torch.arange(20) % 5, **data()}, 1)[0]
     with pytest.raises(graphshard.UnsupportedOperation, match="how often an index occurs"):
         graphshard.distribute(Counted())(shard)
+
+
+def test_an_int_and_a_float_argument_are_two_calls() -> None:
+    class Added(nn.Module):
+        def forward(self, kind: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+            return kind + 1, kind + 1.0
+
+    shard = graphshard.partition({"kind": torch.arange(20) % 5, **data()}, 1)[0]
+    whole, real = graphshard.distribute(Added())(shard)
+    assert whole.dtype == torch.int64
+    assert real.dtype == torch.float32

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
-from torch.fx.passes.dialect.common.cse_pass import CSEPass
+from torch.utils import _pytree as pytree
 
 from graphshard.capture.opaque import OPAQUE
 from graphshard.errors import CaptureError
@@ -87,15 +87,30 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
     # Only a size's asserts keep these alive; they have no effect of their own.
     graph.eliminate_dead_code(_is_impure)
-    # CSEPass's own list names op packets, which no node's target is: dropouts of one value would be merged.
-    random = {n.target for n in graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())}
-    merged = CSEPass(random)(module)
-    result = merged.graph_module if merged is not None else module
-    result.graph.eliminate_dead_code(_is_impure)
-    _refresh_examples(result.graph)
-    _spell_out_sizes(result.graph)
-    result.recompile()
-    return result
+    _merge_duplicates(graph)
+    graph.eliminate_dead_code(_is_impure)
+    _refresh_examples(graph)
+    module.recompile()
+    return module
+
+
+def _merge_duplicates(graph: fx.Graph) -> None:
+    """One node for calls that compute the same; every random call stays its own.
+
+    torch's CSEPass is not used: it takes ``add(x, 1)`` and ``add(x, 1.0)`` for the same call.
+    """
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            continue
+        leaves, structure = pytree.tree_flatten((node.args, node.kwargs))
+        key = (node.target, tuple((type(v), repr(v) if isinstance(v, float) else v) for v in leaves), structure)
+        first = known.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
 
 
 def _refresh_examples(graph: fx.Graph) -> None:
