@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +14,19 @@ from graphshard.partition import metis
 FEATURES, EDGE_FEATURES, CLASSES = 5, 3, 3
 
 
-@dataclass
+def examples(count: int) -> settings:
+    """That many cases, the same in every run; not shrunk, as each one runs several ranks."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@dataclass(repr=False)
 class Case:
     """A whole graph with all tensors that the tests' models take, and a partition of it."""
 

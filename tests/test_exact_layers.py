@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from equality import Compilations, check_equal
 from models import LAYERS, ON_LARGER, ROWS, WRITTEN, Sparse, make
-from strategies import Case, cases, fixed_case
+from strategies import Case, cases, examples, fixed_case
 
 _KEPT: dict[str, tuple[torch.nn.Module, Compilations]] = {}
 
-few = settings(
-    max_examples=5,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+few = examples(5)
 
 
 def compiled(name: str, factory, *, train: bool = True) -> tuple[torch.nn.Module, Compilations]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from equality import Compilations, check_equal
 from models import ACTIVATIONS, CONVS, NORMS, Stack, make
-from strategies import Case, cases, fixed_case
+from strategies import Case, cases, examples, fixed_case
 
 steps = st.tuples(st.sampled_from(sorted(CONVS)), st.sampled_from(sorted(NORMS)), st.sampled_from(sorted(ACTIVATIONS)))
 
@@ -18,7 +18,7 @@ def stack(names: list[tuple[str, str, str]], residual: bool, p: float = 0.0) -> 
     return make(lambda: Stack([(CONVS[c](), NORMS[n](), ACTIVATIONS[a]()) for c, n, a in names], residual, p))
 
 
-@settings(max_examples=14, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(14)
 @given(
     names=st.lists(steps, min_size=1, max_size=3),
     residual=st.booleans(),
@@ -34,7 +34,7 @@ def test_a_stack(
         check_equal(model, case.tensors, case.assignment, case.parts, programs)
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(4)
 @given(names=st.lists(steps, min_size=1, max_size=2), case=cases(min_nodes=2))
 def test_dropout_is_the_same_on_one_rank_and_on_several(
     names: list[tuple[str, str, str]], case: Case

@@ -34,11 +34,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print results to stdout. Text may hold rich's markup; a user's own text wants ``rich.markup.escape``."""
+    """Print results to stdout. Text is printed as it is and, for grep's sake, never broken into lines."""
     out = console()
     for part in parts:
-        # Lines are not broken where nobody can see a right margin: grep finds them whole.
-        out.print(part, soft_wrap=isinstance(part, str))
+        if isinstance(part, str):
+            out.print(part, markup=False, soft_wrap=True)
+        else:
+            out.print(part)
 
 
 def show_json(document: Any) -> None:

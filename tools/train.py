@@ -89,19 +89,14 @@ def train(
         results = jobs.run_local(job, count, shards, load)
     found = _compare(job, results, load(), shards) if compare else []
     history = results[0].history
+    place = source if shards is None else str(shards)
     if json:
-        document = {
-            "target": target,
-            "data": str(shards) if data is None and shards else source,
-            "ranks": count,
-        }
-        document |= {"dtype": dtype.value, "seed": seed, **_as_dict(history, found)}
-        output.show_json(document)
+        head = {"target": target, "data": place, "ranks": count, "dtype": dtype.value, "seed": seed}
+        output.show_json(head | _as_dict(history, found))
     else:
-        where = shards if shards is not None else source
+        ranks_text = f"{count} rank{'s' * (count > 1)}"
         output.show(
-            f"{target} on {where}: {epochs} epochs on {count} rank{'s' * (count > 1)}, {dtype.value}",
-            *_summary(history),
+            f"{target} on {place}: {epochs} epochs on {ranks_text}, {dtype.value}", *_summary(history)
         )
         if found:
             output.show("", _table(found), *_verdict(found, results[0].has_dropout))

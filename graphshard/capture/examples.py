@@ -117,8 +117,8 @@ def _edges(nodes: int, edges: int, generator: torch.Generator) -> Tensor:
 
 def _values(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     if dtype.is_floating_point or dtype.is_complex:
-        # In (0.5, 1.5): valid as a weight, a probability's logit and under a logarithm or a root.
-        return (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5).to(dtype)
+        # In (0.25, 0.75): valid as a weight, a probability, and under a logarithm or a root.
+        return (torch.rand(shape, generator=generator, dtype=torch.float64) / 2 + 0.25).to(dtype)
     if dtype == torch.bool:
         count = int(torch.Size(shape).numel())
         return (torch.arange(count) % 3 != 0).view(shape)

@@ -1,0 +1,54 @@
+"""distribute_dropout: masks from global row ids; behind a mask, from the ids that it keeps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphshard import local_ops
+from graphshard.passes.distribute_dropout import DistributeDropout
+from graphshard.simulate import run_ranks
+from programs import check_pass, model_of
+
+
+def _drops(self, x: Tensor, mask: Tensor) -> Tensor:
+    kept = F.dropout(x[mask], 0.5).sum(0)
+    return F.dropout(x, 0.5)[mask].sum(0) + kept + F.dropout(self.weight, 0.1)[:5]
+
+
+def test_three_sites() -> None:
+    program = check_pass(
+        model_of(_drops),
+        [],
+        DistributeDropout(),
+        "index index dropout_rows sum dropout_rows index sum add dropout_rows slice add",
+        edits=3,
+    )
+    sites = [n.args[5] for n in program.graph.nodes if n.target is local_ops.dropout_rows]
+    assert sorted(sites) == [0, 1, 2]
+    assert [n.args[1].name for n in program.graph.nodes if n.name == "dropout_1"] == ["owned_ids"]
+
+
+def test_eval_mode_has_nothing_to_do() -> None:
+    model = model_of(lambda self, x: self.drop(x), drop=nn.Dropout(0.5))
+    check_pass(model.eval(), [], DistributeDropout(), "clone", edits=0)
+
+
+def test_a_mask_keeps_what_p_says_and_differs_between_sites_and_steps() -> None:
+    ids = torch.arange(3000)
+    masks = [local_ops.dropout_keep(ids, 7, 0.3, (5, step), site) for step in range(2) for site in range(2)]
+    for mask in masks:
+        assert abs(float(mask.double().mean()) - 0.7) < 0.02
+        assert abs(float((mask[:, :-1] & mask[:, 1:]).double().mean()) - 0.49) < 0.02
+        assert abs(float((mask[:-1] & mask[1:]).double().mean()) - 0.49) < 0.02
+    for i, one in enumerate(masks):
+        for other in masks[i + 1 :]:
+            assert abs(float((one & other).double().mean()) - 0.49) < 0.02
+
+
+def test_a_mask_does_not_depend_on_the_order_of_rows() -> None:
+    order = torch.randperm(50)
+    whole = local_ops.dropout_keep(torch.arange(50), 4, 0.5, (1, 2), 3)
+    assert torch.equal(local_ops.dropout_keep(order, 4, 0.5, (1, 2), 3), whole[order])
+    assert run_ranks(1, lambda *_: True) == [True]

@@ -1,0 +1,72 @@
+"""Helpers for tests of passes and rules: capture a model, run one pass, read the ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from equality import ROLES
+from graphshard.api import distribute
+from graphshard.errors import UnsupportedOperation
+from graphshard.partition import partition
+from graphshard.passes.base import Pass, Program
+from graphshard.passes.infer_placement import InferPlacement
+from graphshard.passes.rules import name_of
+from models import Written, make
+from strategies import fixed_case
+
+
+def program_of(model: nn.Module, stage: int = 0) -> Program:
+    """The program of a model after that many passes; 0: as it was captured."""
+    tensors = fixed_case().tensors
+    nodes = tensors["x"].size(0)
+    shard = partition(tensors, 1, roles={n: ROLES[n] for n in tensors}, num_nodes=nodes)[0]
+    return distribute(model).stages(shard)[stage].program.copy()
+
+
+def ops(program: Program) -> list[str]:
+    """The short names of what a program calls, in order: ``index_select``, ``halo_sync``."""
+    return [short(n.target) for n in program.graph.nodes if n.op == "call_function"]
+
+
+def short(target: object) -> str:
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket).split(".", 1)[1]
+    return name_of(target).rsplit(".", 1)[1]
+
+
+def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str, edits: int) -> Program:
+    """Run ``step`` after ``earlier``: its edits, the ops it leaves, and that a second run finds nothing."""
+    program = program_of(model)
+    for one in (InferPlacement(), *earlier):
+        one.run(program)
+        InferPlacement().run(program)
+    assert step.run(program) == edits
+    program.graph.eliminate_dead_code()
+    program.graph.lint()
+    InferPlacement().run(program)
+    assert ops(program) == after.split()
+    assert step.run(program) == 0
+    assert ops(program) == after.split()
+    return program
+
+
+def refusal(model: nn.Module) -> str:
+    """The message with which the model is refused."""
+    with pytest.raises(UnsupportedOperation) as caught:
+        program_of(model)
+    return str(caught.value)
+
+
+def model_of(forward: Callable[..., object], **modules: nn.Module) -> nn.Module:
+    """A model with this forward, ``lin`` and ``out`` layers, a ``weight``, and further modules."""
+    # torch keeps the source lines of functions of this name only.
+    forward.__code__ = forward.__code__.replace(co_name="forward")
+    kind = type(forward.__name__, (Written,), {"forward": forward, "__module__": forward.__module__})
+    model = make(kind)
+    for name, module in modules.items():
+        setattr(model, name, module.double())
+    return model
