@@ -46,7 +46,9 @@ def main() -> None:
         names = [NAMES[i] for i in shard.node_ids.tolist()]
         owned, halo = names[: shard.num_owned], names[shard.num_owned :]
         sent = [owned[i] for i in shard.halo.send_index.tolist()]
-        print(f"rank {shard.rank}: owned {owned}, halo {halo}, sends {sent}, edges {shard.edge_index.tolist()}")
+        print(
+            f"rank {shard.rank}: owned {owned}, halo {halo}, sends {sent}, edges {shard.edge_index.tolist()}"
+        )
     for make in (gcn, gat):
         torch.manual_seed(0)
         print(f"\n{make.__name__}: {graphshard.verify(make, graph(), 2, method=PARTS).summary()}")

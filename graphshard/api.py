@@ -81,7 +81,9 @@ class DistributedModule(nn.Module):
             RuntimeMismatch: the ranks disagree on an argument or on what requires a gradient.
         """
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise CaptureError("autocast is on, which is not supported yet: cast the model and the data instead")
+            raise CaptureError(
+                "autocast is on, which is not supported yet: cast the model and the data instead"
+            )
         group = self.group_name
         bound = bind(self._model, args, kwargs, self._roles, group, self._agreed)
         if bound.shard.world_size != group_size(group):

@@ -1,7 +1,7 @@
 """The architecture, enforced: what may import what.
 
-    errors, halo, roles, placement  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime, check
-                                    <-  api  <-  tools
+errors, halo, roles, placement  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime, check
+                                <-  api  <-  tools
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ FREE = {"graphshard"}  # __init__ re-exports everything
 def modules() -> dict[str, Path]:
     """Dotted name -> file of every module, the top-level folders under their installed names."""
     found = {}
-    for folder, prefix in (("graphshard", "graphshard"), ("passes", "graphshard.passes"), ("tools", "graphshard.tools")):
+    folders = {"graphshard": "graphshard", "passes": "graphshard.passes", "tools": "graphshard.tools"}
+    for folder, prefix in folders.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
             inside = path.relative_to(ROOT / folder).with_suffix("").parts
             if folder == "graphshard" and inside[0] in ("passes", "tools"):

@@ -20,7 +20,7 @@ class Stack(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         make = {
-            "gcn": lambda i, o: pyg.GCNConv(i, o),
+            "gcn": pyg.GCNConv,
             "sage": lambda i, o: pyg.SAGEConv(i, o, aggr=["mean", "max"]),
             "gat": lambda i, o: pyg.GATConv(i, o // 2, heads=2),
             "gatv2": lambda i, o: pyg.GATv2Conv(i, o // 2, heads=2),

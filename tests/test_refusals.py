@@ -60,7 +60,9 @@ def test_a_data_dependent_branch_names_the_line() -> None:
                 return x
             return -x
 
-    refused(Branch(), graphshard.CaptureError, HERE, r"if x\.sum\(\) > 0", "looking at the data", r"torch\.where")
+    refused(
+        Branch(), graphshard.CaptureError, HERE, r"if x\.sum\(\) > 0", "looking at the data", r"torch\.where"
+    )
 
 
 def test_an_int_of_a_tensor_says_to_pass_sizes() -> None:
@@ -76,7 +78,9 @@ def test_an_op_without_a_rule_names_op_module_and_line() -> None:
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
             return torch.linalg.svd(x)[1]
 
-    refused(Spectrum(), graphshard.UnsupportedOperation, "svd", "no placement rule", HERE, "Spectrum", "Instead")
+    refused(
+        Spectrum(), graphshard.UnsupportedOperation, "svd", "no placement rule", HERE, "Spectrum", "Instead"
+    )
 
 
 def test_a_special_case_for_a_size_is_refused() -> None:
@@ -222,7 +226,10 @@ def test_no_grad_regions_keep_their_gradient_out() -> None:
 def test_autocast_is_refused() -> None:
     shard = graphshard.partition(data(), 1)[0]
     model = graphshard.distribute(Wrapped(pyg.GCNConv(4, 3)))
-    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(graphshard.CaptureError, match="autocast"):
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(graphshard.CaptureError, match="autocast"),
+    ):
         model(shard)
 
 

@@ -88,9 +88,7 @@ def test_every_value_and_gradient_equals_the_single_machine(conv: str, syncs: in
 def test_a_dropped_sync_is_reported(conv: str) -> None:
     torch.manual_seed(0)
     model = TwoLayers(getattr(pyg, conv))
-    parts = Parts(
-        graphshard.partition(graph(), 1)[0], list(graphshard.partition(graph(), 2, method=PARTS))
-    )
+    parts = Parts(graphshard.partition(graph(), 1)[0], list(graphshard.partition(graph(), 2, method=PARTS)))
     run = Verification(model, parts, Setting(True, True, torch.float64, {}))
     for fault in faults_of(run.prepared.compiled):
         if fault.how == "drop":

@@ -106,7 +106,11 @@ def _merge_duplicates(graph: fx.Graph) -> None:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             continue
         leaves, structure = pytree.tree_flatten((node.args, node.kwargs))
-        key = (node.target, tuple((type(v), repr(v) if isinstance(v, float) else v) for v in leaves), structure)
+        key = (
+            node.target,
+            tuple((type(v), repr(v) if isinstance(v, float) else v) for v in leaves),
+            structure,
+        )
         first = known.setdefault(key, node)
         if first is not node:
             node.replace_all_uses_with(first)

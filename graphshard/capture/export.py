@@ -19,8 +19,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.clean import prepare, tidy
-from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
+from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program

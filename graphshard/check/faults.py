@@ -123,4 +123,3 @@ _BROKEN = {
     "replicated_input": _Broken(None, same),
     "replicated_output": _Broken(None, same),
 }
-

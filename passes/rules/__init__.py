@@ -15,6 +15,7 @@ from graphshard.passes.rules import (
     create,
     gather,
     matmul,
+    pieces,
     pointwise,
     reduce,
     scatter,
@@ -35,7 +36,18 @@ def name_of(target: Any) -> str:
 def find_rule(target: Any) -> Rule | None:
     """The rule for a call target; None where there is none, and then the program is refused."""
     name = name_of(target)
-    for family in (pointwise, shape, create, gather, scatter, reduce, matmul, training, communication):
+    for family in (
+        pointwise,
+        shape,
+        pieces,
+        create,
+        gather,
+        scatter,
+        reduce,
+        matmul,
+        training,
+        communication,
+    ):
         if name in family.RULES:
             rule: Rule = family.RULES[name]
             return rule

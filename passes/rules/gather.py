@@ -47,7 +47,10 @@ def gather(call: Call) -> Placement:
     dim = call.dim("dim", len(placed.dims))
     if placed.dims[dim] is None and chosen.points is None:
         others = [d for d in range(len(placed.dims)) if d != dim]
-        dims = [same_rows(call, [placed, chosen], [d, d]) if d in others else chosen.dims[d] for d in range(len(placed.dims))]
+        dims = [
+            same_rows(call, [placed, chosen], [d, d]) if d in others else chosen.dims[d]
+            for d in range(len(placed.dims))
+        ]
         for d in others:
             if dims[d] is not None and (placed.dims[d] is None or chosen.dims[d] is None):
                 call.refuse(f"reads rows {dims[d]} from a tensor that every rank holds whole")
@@ -82,11 +85,13 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
         call.refuse("gathers along one dim with rows spread over another")
     if sum(d is not None for d in dims) > 1:
         call.refuse("spreads two different row sets over two dims (an all-pairs tensor)")
-    points_out = indexed.points if dim != 0 or not isinstance(indexed.points, tuple) else _picked(call, indexed, chosen)
+    points_out = (
+        indexed.points if dim != 0 or not isinstance(indexed.points, tuple) else _picked(call, indexed)
+    )
     return Placed(tuple(dims), points=points_out)
 
 
-def _picked(call: Call, indexed: Placed, chosen: Any) -> Any:
+def _picked(call: Call, indexed: Placed) -> Any:
     """Which rows of an ``edge_index`` an index over dim 0 picks: known only where all are alike."""
     known = set(indexed.points) if isinstance(indexed.points, tuple) else {indexed.points}
     if len(known) > 1:

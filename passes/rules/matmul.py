@@ -30,7 +30,9 @@ def matmul(call: Call) -> Placement:
 
 def addmm(call: Call) -> Placement:
     """``bias + a @ b``."""
-    product = _product(call, "mat1" if "mat1" in call.args else "batch1", "mat2" if "mat2" in call.args else "batch2")
+    product = _product(
+        call, "mat1" if "mat1" in call.args else "batch1", "mat2" if "mat2" in call.args else "batch2"
+    )
     if product.partial:
         call.refuse("adds a bias to a product over rows that are spread over the ranks", "add it afterwards")
     bias = call.values("self")

@@ -11,16 +11,16 @@ from graphshard.passes.rules.call import Call, Rule, same_rows
 from graphshard.placement import Placed, Placement, Points, Rows, reach
 
 
-def broadcast_rows(call: Call, operands: list[tuple[Placed, tuple[Any, ...]]], ndim: int) -> tuple[Rows | None, ...]:
+def broadcast_rows(
+    call: Call, operands: list[tuple[Placed, tuple[Any, ...]]], ndim: int
+) -> tuple[Rows | None, ...]:
     """The rows of each output dim of a broadcast over ``(placement, shape)`` operands."""
     dims: list[Rows | None] = []
     for back in range(ndim, 0, -1):
         sharing = [(p, len(shape) - back) for p, shape in operands if len(shape) >= back]
         rows = same_rows(call, [p for p, _ in sharing], [d for _, d in sharing])
         if rows is not None:
-            for (placed, shape), dim in (
-                ((p, s), len(s) - back) for p, s in operands if len(s) >= back
-            ):
+            for (placed, shape), dim in (((p, s), len(s) - back) for p, s in operands if len(s) >= back):
                 if placed.dims[dim] is None and not is_one(shape[dim]):
                     call.refuse(
                         f"combines the rows {rows} with a tensor that every rank holds whole",

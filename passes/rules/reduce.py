@@ -137,5 +137,3 @@ RULES: dict[str, Rule] = {
     "aten.item.default": item,
     "aten._local_scalar_dense.default": item,
 }
-
-

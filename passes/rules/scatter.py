@@ -77,9 +77,13 @@ def _check_masked_values(call: Call, dim: int, values: Placed, kept: Kept) -> No
     at = dim - (len(call.shape("self")) - len(shape))
     given = values.dims[at] if at >= 0 else None
     if any(d is not None for i, d in enumerate(values.dims) if i != at) or given not in (None, kept):
-        call.refuse("writes rows through a mask that they do not belong to", "use torch.where over whole rows")
+        call.refuse(
+            "writes rows through a mask that they do not belong to", "use torch.where over whole rows"
+        )
     if given is None and at >= 0 and not is_one(shape[at]):
-        call.refuse("writes rows that every rank holds whole through a mask", "use torch.where over whole rows")
+        call.refuse(
+            "writes rows that every rank holds whole through a mask", "use torch.where over whole rows"
+        )
 
 
 def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | None) -> Placement:
@@ -117,9 +121,7 @@ def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed |
             "size it with num_nodes, such as x.new_zeros(x.size(0), ...)",
         )
     if index.sharded or (written is not None and written.sharded):
-        call.refuse(
-            "reduces node or edge rows into groups (a pooling by graph), which is not supported yet"
-        )
+        call.refuse("reduces node or edge rows into groups (a pooling by graph), which is not supported yet")
     return Placed(base.dims)
 
 

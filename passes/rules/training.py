@@ -16,7 +16,9 @@ NONE, MEAN, SUM = 0, 1, 2
 
 def pointwise_loss(call: Call) -> Placement:
     """``mse_loss``, ``l1_loss``, ``binary_cross_entropy`` and their kind: one term for each element."""
-    names = [n for n in ("self", "input", "target", "weight", "pos_weight", "log_var", "var") if n in call.args]
+    names = [
+        n for n in ("self", "input", "target", "weight", "pos_weight", "log_var", "var") if n in call.args
+    ]
     operands = [(call.values(n), call.shape(n)) for n in names if isinstance(call.args[n], fx.Node)]
     ndim = max(len(shape) for _, shape in operands)
     return _reduced(call, broadcast_rows(call, operands, ndim))
@@ -27,7 +29,9 @@ def class_loss(call: Call) -> Placement:
     scores, target = call.values("input"), call.values("target")
     if isinstance(call["weight"], fx.Node) and call.tensor("weight").sharded:
         call.refuse("takes class weights that are spread over the ranks")
-    if (len(scores.dims) > 1 and scores.dims[1] is not None) or (scores.dims[:1] == (None,) and scores.sharded):
+    if (len(scores.dims) > 1 and scores.dims[1] is not None) or (
+        scores.dims[:1] == (None,) and scores.sharded
+    ):
         call.refuse("has its classes spread over the ranks", "put nodes in dim 0 and classes in dim 1")
     if len(scores.dims) == 1 and scores.sharded:
         call.refuse("takes one score for each node as the scores of classes", "give it [nodes, classes]")
