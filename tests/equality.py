@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-import graphshard.api as api
-from graphshard import reductions
+from graphshard import api, reductions
 from graphshard.capture.check import without_dropout
 from graphshard.partition import partition
 from graphshard.passes.base import Program
@@ -81,7 +80,9 @@ def arguments_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 def weights_for(rows: int, like: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand((rows, *like.shape[1:]), generator=generator, dtype=torch.float64).sub(0.3).to(like.dtype)
+    return (
+        torch.rand((rows, *like.shape[1:]), generator=generator, dtype=torch.float64).sub(0.3).to(like.dtype)
+    )
 
 
 def single_machine(
@@ -152,9 +153,7 @@ def distributed(
         found["loss"] = None if total is None else total.detach()
         found |= {f"gradient of {n}": p.grad for n, p in own.named_parameters()}
         found |= {f"buffer {n}": b for n, b in own.named_buffers()}
-        return found | {
-            f"gradient of input {n}": shard.tensors[n].grad for n in float_inputs(shard.tensors)
-        }
+        return found | {f"gradient of input {n}": shard.tensors[n].grad for n in float_inputs(shard.tensors)}
 
     ranks = run_ranks(parts, rank_program)
     merged: dict[str, Tensor | None] = {}
@@ -189,7 +188,7 @@ def _compile(
 
 
 def output_kinds(program: Program) -> list[str]:
-    """"node", "edge" or "whole" for each tensor that forward returns, by its placement."""
+    """ "node", "edge" or "whole" for each tensor that forward returns, by its placement."""
     kinds = []
     for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):
         if spec.kind == "user":
@@ -259,14 +258,18 @@ def _scale(t: Tensor) -> float:
 def assert_equal(got: dict[str, Tensor | None], expected: dict[str, Tensor | None], tolerance: float) -> None:
     """Every value equal to ``tolerance`` relative to its largest entry, with NaN in the same places."""
     assert list(got) == list(expected)
-    magnitude = max((_scale(t) for n, t in expected.items() if t is not None and "gradient" in n), default=1.0)
-    for what, reference in expected.items():
-        value = got[what]
+    magnitude = max(
+        (_scale(t) for n, t in expected.items() if t is not None and "gradient" in n), default=1.0
+    )
+    for what, wanted in expected.items():
+        value, reference = got[what], wanted
         assert (value is None) == (reference is None), f"{what}: {value} instead of {reference}"
         if value is None or reference is None:
             continue
         value, reference = value.detach(), reference.detach()
-        assert value.shape == reference.shape, f"{what}: {list(value.shape)} instead of {list(reference.shape)}"
+        assert value.shape == reference.shape, (
+            f"{what}: {list(value.shape)} instead of {list(reference.shape)}"
+        )
         assert value.dtype == reference.dtype, f"{what}: {value.dtype} instead of {reference.dtype}"
         if not reference.is_floating_point():
             assert torch.equal(value, reference), f"{what} differs"

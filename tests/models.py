@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from strategies import CLASSES, EDGE_FEATURES, FEATURES
+from torch import Tensor, nn
 
 with warnings.catch_warnings():
     # PyG scripts a class while it is imported, which torch calls deprecated.
@@ -412,7 +411,9 @@ WRITTEN: dict[str, Factory] = {
         )
     },
     **{
-        f"scatter {reduce}{', with self' if own else ''}": lambda reduce=reduce, own=own: ScatterReduce(reduce, own)
+        f"scatter {reduce}{', with self' if own else ''}": lambda reduce=reduce, own=own: ScatterReduce(
+            reduce, own
+        )
         for reduce in ("sum", "mean", "prod", "amax", "amin")
         for own in (False, True)
     },
@@ -426,7 +427,9 @@ ON_LARGER: dict[str, Factory] = {"Readouts": Readouts, "EdgeOutputs": EdgeOutput
 class Stack(nn.Module):
     """Layers with norms, activations, dropout and residuals between them."""
 
-    def __init__(self, steps: Sequence[tuple[nn.Module, nn.Module, nn.Module]], residual: bool, p: float) -> None:
+    def __init__(
+        self, steps: Sequence[tuple[nn.Module, nn.Module, nn.Module]], residual: bool, p: float
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(step[0] for step in steps)
         self.norms = nn.ModuleList(step[1] for step in steps)

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from equality import ROLES
+from models import Written, make
+from strategies import fixed_case
 from torch import nn
 
-from equality import ROLES
 from graphshard.api import distribute
 from graphshard.errors import UnsupportedOperation
 from graphshard.partition import partition
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.infer_placement import InferPlacement
 from graphshard.passes.rules import name_of
-from models import Written, make
-from strategies import fixed_case
 
 
 def program_of(model: nn.Module, stage: int = 0) -> Program:

@@ -124,7 +124,9 @@ def cases(draw: st.DrawFn, max_nodes: int = 60, min_nodes: int = 1, min_edges: i
     return make_case(edge_index, assignment, parts, draw(st.integers(0, 2**16)), draw(st.booleans()))
 
 
-def fixed_case(seed: int = 0, nodes: int = 24, edges: int = 90, parts: int = 3, *, ties: bool = False) -> Case:
+def fixed_case(
+    seed: int = 0, nodes: int = 24, edges: int = 90, parts: int = 3, *, ties: bool = False
+) -> Case:
     """One ordinary case: self loops, parallel edges, an isolated node, an empty part when parts > 3."""
     generator = torch.Generator().manual_seed(seed)
     pairs = torch.randint(0, nodes - 1, (2, edges), generator=generator)

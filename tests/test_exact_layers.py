@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-
 from equality import Compilations, check_equal
+from hypothesis import given
 from models import LAYERS, ON_LARGER, ROWS, WRITTEN, Sparse, make
 from strategies import Case, cases, examples, fixed_case
 
@@ -71,6 +70,8 @@ def test_a_sparse_adjacency(layout: torch.layout, case: Case) -> None:
     model, programs = compiled(f"sparse {layout}", Sparse)
     src, dst = case.tensors["edge_index"]
     n = case.assignment.numel()
-    adjacency = torch.sparse_coo_tensor(torch.stack([dst, src]), case.tensors["edge_weight"], (n, n)).coalesce()
+    adjacency = torch.sparse_coo_tensor(
+        torch.stack([dst, src]), case.tensors["edge_weight"], (n, n)
+    ).coalesce()
     tensors = {"x": case.tensors["x"], "adj": adjacency.to_sparse(layout=layout)}
     check_equal(model, tensors, case.assignment, case.parts, programs)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from torch import Tensor, nn
-
 from equality import Compilations, check_equal
-from graphshard.errors import CaptureError
+from hypothesis import given
 from models import Written, make
 from strategies import Case, cases, examples, fixed_case
+from torch import Tensor, nn
+
+from graphshard.errors import CaptureError
 
 few = examples(4)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
+from equality import Compilations, check_equal
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-
-from equality import Compilations, check_equal
 from models import ACTIVATIONS, CONVS, NORMS, Stack, make
 from strategies import Case, cases, examples, fixed_case
+from torch import nn
 
-steps = st.tuples(st.sampled_from(sorted(CONVS)), st.sampled_from(sorted(NORMS)), st.sampled_from(sorted(ACTIVATIONS)))
+steps = st.tuples(
+    st.sampled_from(sorted(CONVS)), st.sampled_from(sorted(NORMS)), st.sampled_from(sorted(ACTIVATIONS))
+)
 
 
 def stack(names: list[tuple[str, str, str]], residual: bool, p: float = 0.0) -> nn.Module:

@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from torch import Tensor, nn
-
 from equality import ROLES, Compilations, check_equal, distributed
-from graphshard import reductions
-from graphshard.api import distribute
-from graphshard.capture.export import capture
-from graphshard.errors import CaptureError, RuntimeMismatch, UnsupportedOperation
-from graphshard.partition import partition
-from graphshard.simulate import run_ranks
+from hypothesis import given
 from models import OnGraph, OnRows, WithAttributes, WithWeights, Written, make, pyg
 from programs import model_of, program_of
 from strategies import Case, cases, examples, fixed_case, make_case
+from torch import Tensor, nn
+
+from graphshard import reductions
+from graphshard.api import distribute
+from graphshard.errors import CaptureError, RuntimeMismatch, UnsupportedOperation
+from graphshard.partition import partition
+from graphshard.simulate import run_ranks
 
 
 def check(model: nn.Module, case: Case, **options: Any) -> None:
@@ -89,10 +88,8 @@ def test_a_maximum_by_source_is_refused() -> None:
         index = edge_index[0].view(-1, 1).expand(-1, x.size(1))
         return x.scatter_reduce(0, index, x[edge_index[1]], "amax")
 
-    try:
-        check(model_of(forward), fixed_case(parts=4, ties=True))
-    except UnsupportedOperation as error:
-        assert "by source" in str(error)
+    with pytest.raises(UnsupportedOperation, match="by source"):
+        program_of(model_of(forward))
 
 
 def test_a_base_that_is_not_zero_counts_once() -> None:
@@ -122,7 +119,7 @@ def test_a_python_int_is_refused() -> None:
 
 
 def test_a_cached_layer_is_refused() -> None:
-    with pytest.raises(CaptureError, match="'layer' .*cached=True"):
+    with pytest.raises(CaptureError, match=r"'layer' .*cached=True"):
         program_of(OnGraph(pyg.GCNConv(5, 4, cached=True)).double())
 
 
@@ -148,6 +145,31 @@ def test_an_index_without_dim_size_is_refused() -> None:
 
     with pytest.raises((CaptureError, UnsupportedOperation)):
         program_of(model_of(forward))
+
+
+class MovingMean(Written):
+    """A buffer that forward changes: written into, or put in the place of the old one."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(5))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_place:
+            self.mean.mul_(0.9).add_(x.mean(0).detach())
+        else:
+            self.mean = self.mean * 0.9 + x.mean(0).detach()
+        return self.lin(x + self.mean)
+
+
+def test_a_buffer_that_forward_writes_into_changes() -> None:
+    check(make(lambda: MovingMean(True)), fixed_case(parts=4), backwards=2)
+
+
+def test_a_buffer_that_forward_replaces_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"buffer 'mean'.*self\.mean\.copy_"):
+        program_of(make(lambda: MovingMean(False)))
 
 
 # ---- no rows -------------------------------------------------------------------------------------------------
@@ -199,7 +221,6 @@ def test_regions_without_gradient_are_detached_and_detach_is_not_doubled() -> No
 def test_a_users_own_regulariser_counts_once() -> None:
     """Gradients of parameters are summed inside the program, so a term outside of it is not."""
     case = fixed_case(parts=3)
-    model = make(lambda: OnGraph(pyg.SAGEConv(5, 4)))
     reference = make(lambda: OnGraph(pyg.SAGEConv(5, 4)))
     for _ in range(2):
         loss = reference(case.tensors["x"], case.tensors["edge_index"]).pow(2).mean()
@@ -217,7 +238,6 @@ def test_a_users_own_regulariser_counts_once() -> None:
     for one in models:
         for p, expected in zip(one.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(p.grad, expected.grad, rtol=1e-10, atol=1e-12)
-    assert [n for n, _ in model.named_parameters()] == [n for n, _ in reference.named_parameters()]
 
 
 def test_a_gradient_on_one_rank_only_is_refused() -> None:
@@ -271,6 +291,15 @@ def test_dropout_masks_do_not_depend_on_the_number_of_ranks(case: Case) -> None:
     check(model, case, compilations=programs, one_rank=True)
 
 
+def test_single_machine_dropout_is_the_identity_of_the_reference() -> None:
+    """The comparison with one machine takes dropout out; p = 0 must be exact without that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.lin(x), 0.0)
+
+    check(model_of(forward), fixed_case(parts=2))
+
+
 def test_two_dropouts_of_one_value_differ() -> None:
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, 0.5) - F.dropout(x, 0.5)
@@ -293,4 +322,3 @@ def test_dropout_changes_from_step_to_step() -> None:
     assert torch.equal(module(shard), first)
     kept = float((module(shard) != 0).double().mean())
     assert 0.25 < kept < 0.75
-    assert callable(capture)

@@ -90,6 +90,7 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
     _merge_duplicates(graph)
     graph.eliminate_dead_code(_is_impure)
     _refresh_examples(graph)
+    _spell_out_sizes(graph)
     module.recompile()
     return module
 

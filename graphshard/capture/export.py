@@ -108,9 +108,10 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     """
     args, kwargs = signature.restore(flat)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = dict(buffers)
     try:
         with torch.random.fork_rng(devices=[]):
-            return torch.func.functional_call(model, buffers, args, kwargs)
+            result = torch.func.functional_call(model, buffers, args, kwargs)
     except GraphshardError:
         raise
     except Exception as error:
@@ -119,6 +120,14 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
             f"the model fails on example inputs ({_shapes(signature, flat)}){place}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
+    # functional_call leaves in the mapping what the module holds after the call.
+    for name, buffer in before.items():
+        if buffers[name] is not buffer:
+            raise CaptureError(
+                f"forward puts a new tensor in the place of the buffer {name!r}, which a captured program would "
+                f"not do: write into it, as in self.{name}.copy_(...)"
+            )
+    return result
 
 
 def _shapes(signature: Signature, flat: Sequence[Tensor]) -> str:

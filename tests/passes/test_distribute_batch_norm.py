@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from programs import check_pass, model_of
 from torch import Tensor, nn
 
 from graphshard.passes.distribute_batch_norm import DistributeBatchNorm
-from programs import check_pass, model_of
 
 
 def _normalised(self, x: Tensor) -> Tensor:

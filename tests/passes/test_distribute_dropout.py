@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from programs import check_pass, model_of
 from torch import Tensor, nn
 
 from graphshard import local_ops
 from graphshard.passes.distribute_dropout import DistributeDropout
-from graphshard.simulate import run_ranks
-from programs import check_pass, model_of
 
 
 def _drops(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -35,9 +34,13 @@ def test_eval_mode_has_nothing_to_do() -> None:
     check_pass(model.eval(), [], DistributeDropout(), "clone", edits=0)
 
 
+def _keep(ids: torch.Tensor, width: int, p: float, step: int = 0, site: int = 0) -> torch.Tensor:
+    ones = torch.ones(ids.numel(), width, dtype=torch.float64)
+    return local_ops.dropout_rows(ones, ids, 0, p, (5, step), site) != 0
+
+
 def test_a_mask_keeps_what_p_says_and_differs_between_sites_and_steps() -> None:
-    ids = torch.arange(3000)
-    masks = [local_ops.dropout_keep(ids, 7, 0.3, (5, step), site) for step in range(2) for site in range(2)]
+    masks = [_keep(torch.arange(3000), 7, 0.3, step, site) for step in range(2) for site in range(2)]
     for mask in masks:
         assert abs(float(mask.double().mean()) - 0.7) < 0.02
         assert abs(float((mask[:, :-1] & mask[:, 1:]).double().mean()) - 0.49) < 0.02
@@ -49,6 +52,9 @@ def test_a_mask_keeps_what_p_says_and_differs_between_sites_and_steps() -> None:
 
 def test_a_mask_does_not_depend_on_the_order_of_rows() -> None:
     order = torch.randperm(50)
-    whole = local_ops.dropout_keep(torch.arange(50), 4, 0.5, (1, 2), 3)
-    assert torch.equal(local_ops.dropout_keep(order, 4, 0.5, (1, 2), 3), whole[order])
-    assert run_ranks(1, lambda *_: True) == [True]
+    assert torch.equal(_keep(order, 4, 0.5), _keep(torch.arange(50), 4, 0.5)[order])
+
+
+def test_a_large_seed() -> None:
+    x = torch.ones(4, 2)
+    local_ops.dropout_rows(x, torch.arange(4), 0, 0.5, (2**64 - 1, 1), 0)

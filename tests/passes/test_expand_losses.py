@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from programs import check_pass, model_of
 from torch import Tensor
 
 from graphshard.passes.expand_losses import ExpandLosses
-from programs import check_pass, model_of
 
 
 def _losses(self, x: Tensor, y: Tensor, target: Tensor, mask: Tensor) -> Tensor:

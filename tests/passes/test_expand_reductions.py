@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from programs import check_pass, model_of
 from torch import Tensor
 
 from graphshard.passes.expand_reductions import ExpandReductions
-from programs import check_pass, model_of
 
 MEAN = "sum sym_size div"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from programs import check_pass, model_of
 from torch import Tensor
 
 from graphshard.passes.globalize_ids import GlobalizeIds
-from programs import check_pass, model_of
 
 
 def _numbers(self, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from programs import model_of, program_of
 from torch import Tensor
 
 from graphshard.errors import PlacementError
 from graphshard.passes.infer_placement import InferPlacement, check_placed
 from graphshard.passes.pipeline import Pipeline, correctness_passes
-from programs import model_of, program_of
 
 
 def _placed(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor, mask: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def test_placements() -> None:
 def test_edits_that_are_left_are_a_bug() -> None:
     program = program_of(model_of(_placed))
     InferPlacement().run(program)
-    with pytest.raises(PlacementError, match="left .* edits undone"):
+    with pytest.raises(PlacementError, match=r"left .* edits undone"):
         check_placed(program)
 
 

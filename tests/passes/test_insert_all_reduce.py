@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from programs import check_pass, model_of
 from torch import Tensor
 
 from graphshard.passes.insert_all_reduce import InsertAllReduce
-from programs import check_pass, model_of
 
 
 def _means(self, x: Tensor, mask: Tensor, edge_index: Tensor) -> Tensor:

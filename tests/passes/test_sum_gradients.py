@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from programs import check_pass, model_of
 from torch import Tensor
 
 from graphshard.passes.insert_all_reduce import InsertAllReduce
 from graphshard.passes.sum_gradients import SumGradients
-from programs import check_pass, model_of
 
 
 def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

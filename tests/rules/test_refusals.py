@@ -7,10 +7,9 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from models import make
 from programs import model_of, refusal
+from torch import Tensor, nn
 
 CASES: dict[str, tuple[str, str]] = {}
 FORWARDS: dict[str, object] = {}
@@ -41,7 +40,9 @@ def joined_in_another_order(self, x: Tensor, edge_attr: Tensor) -> Tensor:
 
 
 @refused("aten.mul", "do not belong together")
-def joined_mask_against_rows_in_another_order(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, mask: Tensor):
+def joined_mask_against_rows_in_another_order(
+    self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, mask: Tensor
+):
     flags = torch.zeros(x.size(0) + edge_index.size(1), dtype=x.dtype)
     flags[torch.cat([mask, mask[edge_index[1]]])] = 1.0
     return (flags * torch.cat([edge_attr[:, 0], x[:, 0]])).sum()
