@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from graphshard.arguments import Bound, bind
-from graphshard.capture.check import check_capture
 from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
+from graphshard.check.module import check_capture
 from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
 from graphshard.passes.pipeline import Stage

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from graphshard import api, reductions
-from graphshard.capture.check import without_dropout
+from graphshard.check.module import without_dropout
 from graphshard.partition import partition
 from graphshard.passes.base import Program
 from graphshard.placement import Edges, Owned, Placed

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from graphshard.capture.check import without_dropout
 from graphshard.capture.sparse import SparseStandIn
+from graphshard.check.module import without_dropout
 from graphshard.check.probe import Probed, Value
 from graphshard.local_ops import random_bits
 from graphshard.ops import all_reduce, replicated_output

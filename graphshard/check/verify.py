@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from graphshard.arguments import bind
-from graphshard.capture.check import check_capture, drop_dropout
 from graphshard.capture.export import capture
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program
 from graphshard.check.faults import Fault, plant
+from graphshard.check.module import check_capture, drop_dropout
 from graphshard.check.orders import order_spread
 from graphshard.check.probe import Probed, Value, probe
 from graphshard.check.report import Report, Row
