@@ -1,8 +1,12 @@
-"""Proof that a distributed program computes what the single machine does::
+"""Proof that a distributed program computes what the single machine does.
 
-single machine (eager) -----> outputs, gradients, buffers -----+
-program on one rank --------> values of every sync ------------+--> compare by global ids --> report
-program on k ranks ---------> all of them, row by row ---------+
+::
+
+    single machine (eager) -----> outputs, gradients, buffers -----+
+    program on one rank --------> values of every sync ------------+--> compare by global ids --> report
+    program on k ranks ---------> all of them, row by row ---------+
+
+``module.py`` compares the program on one rank with the untouched module, each time a model is captured.
 """
 
 from graphshard.check.report import Report, Row
