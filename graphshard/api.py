@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
-from graphshard.check.module import check_capture
+from graphshard.capture.refusals import untouched
+from graphshard.check.module import SMALL, check_capture, check_size
 from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
 from graphshard.passes.pipeline import Stage
 from graphshard.roles import Role, as_role
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
+from graphshard.shard import Shard
 
 __all__ = ["DistributedModule", "distribute"]
 
@@ -60,6 +62,7 @@ class DistributedModule(nn.Module):
         self._compiled: dict[Any, Compiled] = {}
         self._agreed: dict[Any, tuple[Role, ...]] = {}
         self._compared: set[Any] = set()
+        self._small: set[tuple[int, int, int]] = set()
 
     @property
     def group_name(self) -> str:
@@ -92,6 +95,7 @@ class DistributedModule(nn.Module):
                 "rank(s); partition the data into as many parts as there are ranks"
             )
         compiled = self._compile(bound.signature)
+        self._check_small(bound.shard, compiled)
         self._compare_ranks(bound, group)
         assert self.seed is not None
         graph = graph_inputs(bound.shard, group, (self.seed, self.step))
@@ -109,12 +113,20 @@ class DistributedModule(nn.Module):
         if key not in self._compiled:
             # torch.export keeps global state, and simulated ranks are threads. They meet again in
             # _compare_ranks, so none runs its program while another still captures.
-            with _COMPILING:
+            with _COMPILING, untouched(self._model):
                 captured = capture(self._model, signature)
                 compiled = compile_captured(captured)
                 check_capture(self._model, compiled)
             self._compiled[key] = compiled
         return self._compiled[key]
+
+    def _check_small(self, shard: Shard, compiled: Compiled) -> None:
+        """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
+        size = (id(compiled), shard.num_nodes, shard.num_edges)
+        if min(size[1:]) < SMALL and size not in self._small:
+            with _COMPILING, untouched(self._model):
+                check_size(self._model, compiled, *size[1:])
+            self._small.add(size)
 
     def _compare_ranks(self, bound: Bound, group: str) -> None:
         """What decides the order of collectives must be equal on all ranks; compared when it is new."""

@@ -271,7 +271,23 @@ class _ReplicatedOutput(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        _check_equal(grad.detach(), ctx.group)
         return grad / group_size(ctx.group), None
+
+
+def _check_equal(grad: Tensor, group: str) -> None:
+    """Scaling is right only for a cotangent that every rank holds whole; all ranks decide alike."""
+    pg = resolve(group)
+    if pg is None:
+        return
+    both = torch.stack([grad, -grad]).contiguous()
+    dist.all_reduce(both, op=dist.ReduceOp.MAX, group=pg)  # the largest, and minus the smallest
+    spread, size = (both[0] + both[1]).abs(), both.abs().amax(0)
+    if bool((spread > 1e3 * torch.finfo(grad.dtype).eps * size).any()):
+        raise RuntimeMismatch(
+            "the gradient of a value that is equal on all ranks differs between them: it was combined with "
+            "this rank's own rows outside the model; combine them inside forward, where it is captured"
+        )
 
 
 def replicated_input(x: Tensor, group: str) -> Tensor:
@@ -286,5 +302,8 @@ def replicated_output(x: Tensor, group: str) -> Tensor:
     """x itself, where it leaves the program; its cotangent, 1.0 on each rank, is divided by the world size.
 
     For outputs that are equal on every rank, such as a loss. Returns a view of x (x itself for "").
+
+    Raises:
+        RuntimeMismatch: in backward, where the cotangents of the ranks differ.
     """
     return _ReplicatedOutput.apply(x, group) if group else x  # type: ignore[no-untyped-call]

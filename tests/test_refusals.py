@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphshard
+from graphshard.simulate import run_ranks
 
 pyg = pytest.importorskip("torch_geometric.nn")
 
@@ -247,3 +249,74 @@ def test_a_changed_attribute_is_captured_anew() -> None:
     assert torch.equal(distributed(shard), shard.x * 2)
     model.alpha = 3.0
     assert torch.equal(distributed(shard), shard.x * 3)
+
+
+def test_a_special_case_for_tiny_graphs_is_refused_on_them_only() -> None:
+    class Tiny(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return x if x.size(0) > 3 else -x
+
+    tiny = {"x": torch.ones(2, 4), "edge_index": torch.tensor([[0, 1, 1, 0, 1], [1, 0, 1, 0, 0]])}
+    distributed = graphshard.distribute(Tiny())
+    assert torch.equal(distributed(graphshard.partition(data(), 1)[0]), data()["x"])
+    with pytest.raises(graphshard.CaptureError, match="does not compute what the model does"):
+        distributed(graphshard.partition(tiny, 1)[0])
+
+
+def test_capture_leaves_nothing_behind_on_the_model() -> None:
+    class Remembers(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            self.last = x * 2
+            return x
+
+    model = Remembers()
+    graphshard.distribute(model)(graphshard.partition(data(), 1)[0])
+    assert not hasattr(model, "last")
+
+
+def test_a_replicated_output_mixed_with_own_rows_is_refused_in_backward() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.lin(x)
+            return h, h.mean(0)
+
+    shards, models = graphshard.partition(data(), 2), [Both(), Both()]
+
+    def rank(number: int, _: str, group: Any) -> None:
+        out, average = graphshard.distribute(models[number], group=group)(shards[number])
+        graphshard.mean((out - average) ** 2, group).backward()
+
+    with pytest.raises(graphshard.RuntimeMismatch, match="combined with this rank's own rows"):
+        run_ranks(2, rank)
+
+
+def test_a_replicated_output_added_to_a_loss_is_exact() -> None:
+    class WithPenalty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.lin(x)
+            return h, h.mean(0).square().sum()
+
+    torch.manual_seed(0)
+    model, shards = (
+        WithPenalty().double(),
+        graphshard.partition({k: v.double() if k == "x" else v for k, v in data().items()}, 2),
+    )
+    models = [copy.deepcopy(model) for _ in shards]
+
+    def rank(number: int, _: str, group: Any) -> None:
+        out, penalty = graphshard.distribute(models[number], group=group)(shards[number])
+        (graphshard.mean(out**2, group) + penalty).backward()
+
+    run_ranks(2, rank)
+    out, penalty = model(graph["x"], graph["edge_index"])
+    ((out**2).mean() + penalty).backward()
+    for copied in models:
+        torch.testing.assert_close(copied.lin.weight.grad, model.lin.weight.grad)

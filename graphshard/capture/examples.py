@@ -110,8 +110,8 @@ def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
 def _edges(nodes: int, edges: int, generator: torch.Generator) -> Tensor:
     """Every node but the last has an in-edge; there is a self loop and a parallel edge."""
     pairs = torch.randint(0, nodes, (2, edges), generator=generator)
-    pairs[:, 0] = 0
-    pairs[:, 2] = pairs[:, 1]
+    pairs[:, :1] = 0
+    pairs[:, 2:3] = pairs[:, 1:2]
     return pairs
 
 

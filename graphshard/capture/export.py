@@ -92,8 +92,13 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     flat = example_inputs(signature, nodes, edges)
     with refuse_custom_functions():
         result = run_eagerly(model, signature, flat)
-    exported = prepare(_export(_Flat(model, signature), signature, flat))
-    program = _to_program(exported, signature)
+    exported = _export(_Flat(model, signature), signature, flat)
+    try:
+        program = _to_program(prepare(exported), signature)
+    except GraphshardError:
+        raise
+    except Exception as error:
+        raise explained(error, model) from error
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]

@@ -86,3 +86,15 @@ def refuse_custom_functions() -> Iterator[None]:
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(refuse)):
         yield
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Give every submodule its attributes back: running a model on examples may leave some of them behind."""
+    before = {module: dict(vars(module)) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            vars(module).clear()
+            vars(module).update(attributes)

@@ -62,14 +62,23 @@ def check_capture(model: nn.Module, compiled: Compiled) -> None:
     Raises:
         CaptureError: they do not: something in the module escaped capture.
     """
+    _, sizes = sizes_for(model, compiled.captured.signature)
     # Twice: what a module keeps between calls may agree with the captured call by chance.
     for seed in (1, 2):
-        _check_once(model, compiled, seed)
+        check_size(model, compiled, *sizes, seed)
 
 
-def _check_once(model: nn.Module, compiled: Compiled, seed: int) -> None:
+SMALL = 4
+"""From this size on a graph is captured for; below, a model may have taken another branch."""
+
+
+def check_size(model: nn.Module, compiled: Compiled, nodes: int, edges: int, seed: int = 1) -> None:
+    """The same for a graph of this size, the number of nodes and edges of a very small graph included.
+
+    Raises:
+        CaptureError: the module does something else on a graph of this size.
+    """
     signature = compiled.captured.signature
-    _, (nodes, edges) = sizes_for(model, signature)
     flat = example_inputs(signature, nodes, edges, seed)
     devices = {p.device for p in model.parameters()}
     if len(devices) > 1 or any(d.type != "cpu" for d in devices):
