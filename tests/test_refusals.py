@@ -305,10 +305,8 @@ def test_a_replicated_output_added_to_a_loss_is_exact() -> None:
             return h, h.mean(0).square().sum()
 
     torch.manual_seed(0)
-    model, shards = (
-        WithPenalty().double(),
-        graphshard.partition({k: v.double() if k == "x" else v for k, v in data().items()}, 2),
-    )
+    graph = data() | {"x": data()["x"].double()}
+    model, shards = WithPenalty().double(), graphshard.partition(graph, 2)
     models = [copy.deepcopy(model) for _ in shards]
 
     def rank(number: int, _: str, group: Any) -> None:
