@@ -17,12 +17,12 @@ fi
 job=${1:-help}
 shift || true
 case "$job" in
-    test) exec .venv/bin/python -m pytest "$@" ;;
+    test) exec .venv/bin/python -m pytest -n 2 "$@" ;;
     check)
         .venv/bin/ruff check .
         .venv/bin/ruff format --check .
         .venv/bin/mypy
-        exec "$0" test --cov=graphshard --cov-report=term --cov-fail-under=90 "$@"
+        exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
         ;;
     help) sed -n '2,6s/^# \{0,1\}//p' "$0" ;;
     *) exec .venv/bin/graphshard "$job" "$@" ;;

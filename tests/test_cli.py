@@ -278,9 +278,6 @@ def test_an_interrupt_and_an_unexpected_error_leave_no_traceback(monkeypatch):
     assert said == "IndexError: 3 of 2 (unexpected: `graphshard --debug` shows where)"
 
 
-# ---- output ------------------------------------------------------------------------------------------------
-
-
 def test_a_ranks_error_is_one_sentence():
     wall = '\n\nTraceback (most recent call last):\n  File "x"\nStopped without an error of their own: none'
     for name, said in (("ShardError", "rank 1 of 2 failed: bad file"), ("CaptureError", "bad file")):

@@ -124,8 +124,7 @@ def verify(
     parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
     base = make_model(model)
     rows: list[Row] = []
-    for setting in settings_of(base, parts, dtype, modes, known):
-        run = Verification(base, parts, setting)
+    for run in _runs(base, parts, dtype, modes, known):
         if transport == "threads":
             rows += run.on_threads(fault, timeout)
         else:
@@ -141,19 +140,19 @@ class Parts:
     shards: Sequence[Shard]
 
 
-def settings_of(
+def _runs(
     base: nn.Module,
     parts: Parts,
     dtype: torch.dtype | None,
     modes: Sequence[str],
     roles: Mapping[str, Role],
-) -> Iterator[Setting]:
+) -> Iterator[Verification]:
     """The runs that a verification consists of; a mode with dropout is run without it as well."""
     for mode in modes:
-        setting = Setting(mode == "train", True, dtype, roles)
-        yield setting
-        if prepare(base, parts.whole, setting).compiled.has_dropout:
-            yield replace(setting, dropout=False)
+        run = Verification(base, parts, Setting(mode == "train", True, dtype, roles))
+        yield run
+        if run.prepared.compiled.has_dropout:
+            yield Verification(base, parts, replace(run.setting, dropout=False))
 
 
 @dataclass(frozen=True)
