@@ -5,10 +5,10 @@
 - *PyTorch*: the untouched module, trained with plain PyTorch. PyTorch draws its masks in the order of rows, so
   this needs a model without dropout.
 
-In float64 the loss curves must agree to 1e-6; what remains is rounding of sums in another order. In float32
-nothing is demanded of a curve: the same rounding, 1e9 times larger, is amplified by every step (Adam divides by
-the size of the gradient, so rounding noise in a gradient near zero moves a weight by a whole learning rate), and
-a single machine differs from itself as much when its nodes are listed in another order.
+In float64 the loss curves must agree to 1e-6; what remains is rounding of sums in another order (measured, 200
+epochs of gcn on Cora: 4e-16). In float32 nothing is demanded of a curve: rounding is 5e8 times larger and every
+step may amplify it, since Adam divides by the size of the gradient, so that noise in a gradient near zero moves a
+weight visibly (measured: 1e-6 of the loss and 4e-3 of the weights for gcn, 7e-6 and 4e-2 in 60 epochs of gin).
 """
 
 from __future__ import annotations
