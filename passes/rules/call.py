@@ -11,7 +11,7 @@ from torch import fx
 
 from graphshard.errors import UnsupportedOperation
 from graphshard.passes.source import where
-from graphshard.placement import Owned, Placed, Placement, Rows, Size, join, reach, replicated
+from graphshard.placement import Placed, Placement, Rows, Size, join, reach, replicated, same_segments
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,6 @@ def _bind(node: fx.Node) -> dict[str, Any]:
 
 def same_rows(call: Call, values: Sequence[Placed], dims: Sequence[int]) -> Rows | None:
     """The one row set that ``values`` share along their dims, uniform ones taking the others' rows."""
-    from graphshard.placement import same_segments
-
     found: Rows | None = None
     uniform = True
     for placed, dim in zip(values, dims, strict=True):
@@ -221,7 +219,3 @@ def same_rows(call: Call, values: Sequence[Placed], dims: Sequence[int]) -> Rows
                 "combine tensors over the same nodes or edges, in the same order",
             )
     return found
-
-
-def is_owned(rows: Rows | None) -> bool:
-    return isinstance(rows, Owned)

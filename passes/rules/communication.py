@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphshard.passes.rules.call import Call, Rule
-from graphshard.placement import Halo, Owned, Placed, Placement, Size
+from graphshard.placement import Halo, Owned, Placed, Placement, Size, join
 
 
 def halo_sync(call: Call) -> Placement:
@@ -64,8 +64,6 @@ def dropout_rows(call: Call) -> Placement:
 
 def join_ids(call: Call) -> Placement:
     """Ids of concatenated rows are told apart by segment."""
-    from graphshard.placement import join
-
     parts = []
     for part in call["arg0"]:
         rows = call.tensor(part).dims[0]
