@@ -15,6 +15,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import logging
+import math
 import multiprocessing
 import os
 import pickle
@@ -62,10 +63,16 @@ class _Job:
     env: dict[str, str]
     threads: int
     timeout: float
+    run_timeout: float
 
 
 def launch(
-    fn: Callable[..., T], world_size: int, args: Sequence[Any] = (), *, timeout: float = 300.0
+    fn: Callable[..., T],
+    world_size: int,
+    args: Sequence[Any] = (),
+    *,
+    timeout: float = 300.0,
+    run_timeout: float | None = None,
 ) -> list[T]:
     """Run ``fn(*args)`` in ``world_size`` processes of this machine, with gloo's default process group ready.
 
@@ -75,7 +82,9 @@ def launch(
     Args:
         fn: a module-level function; arguments and results are pickled, tensors by value.
         world_size: the number of processes, at least 1.
-        timeout: seconds for a collective to complete, and, with a small grace, for the whole run of a rank.
+        timeout: seconds for a collective to complete: how long ranks wait for one that hangs.
+        run_timeout: seconds for the whole run of a rank, ``math.inf`` for no end; None is a little more than
+            ``timeout``, so that the collective that waited is named.
 
     Returns:
         The results, in rank order.
@@ -90,7 +99,8 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as folder, ExitStack() as stack:
         for guard in (_restored_signals(), _restored_env(), _quiet_launcher(), _hidden_main()):
             stack.enter_context(guard)
-        job = _Job(payload, folder, dict(os.environ), _threads_per_rank(world_size), timeout)
+        limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
+        job = _Job(payload, folder, dict(os.environ), _threads_per_rank(world_size), timeout, limit)
         try:
             results = elastic_launch(_config(world_size, folder, timeout), _run_rank)(job)
         except ChildFailedError as error:
@@ -134,7 +144,7 @@ def _config(world_size: int, folder: str, timeout: float) -> LaunchConfig:
     if "forkserver" in multiprocessing.get_all_start_methods():
         start_method = "forkserver"
         # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-        multiprocessing.set_forkserver_preload(["graphshard.launch", "graphshard.ops"])
+        multiprocessing.set_forkserver_preload(["graphshard.launch", "torch.export._trace"])
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -226,8 +236,9 @@ def _run_rank(job: _Job) -> bytes:
     rank, folder = int(os.environ["RANK"]), Path(job.folder)
     (folder / f"{rank}.started").touch()
     with open(folder / f"{rank}.stuck", "w") as stuck:
-        # In C, so it also ends a process that never returns to Python; exits with status 1.
-        faulthandler.dump_traceback_later(job.timeout + _GRACE_SECONDS, exit=True, file=stuck)
+        if job.run_timeout < math.inf:
+            # In C, so it also ends a process that never returns to Python; exits with status 1.
+            faulthandler.dump_traceback_later(job.run_timeout, exit=True, file=stuck)
         try:
             return _call(job)
         except BaseException as error:

@@ -78,3 +78,8 @@ def never_come(rank: int) -> None:
     if dist.get_rank() == rank:
         time.sleep(1000)
     dist.barrier()
+
+
+def work_for(seconds: float) -> int:
+    time.sleep(seconds)
+    return dist.get_rank()

@@ -1,5 +1,6 @@
 """Ranks as real gloo processes: the ops over gloo, and every way a rank can fail."""
 
+import math
 import os
 import signal
 import subprocess
@@ -87,6 +88,10 @@ def test_a_rank_that_never_comes_ends_the_job():
 def test_a_rank_that_runs_too_long_is_stopped_with_its_traceback():
     with pytest.raises(GraphshardError, match=r"(?s)rank 0 of 1 was stopped.*in never_come"):
         launch(launch_jobs.never_come, 1, (0,), timeout=1)
+
+
+def test_a_run_may_last_longer_than_one_collective_may_wait():
+    assert launch(launch_jobs.work_for, 2, (3.0,), timeout=2, run_timeout=math.inf) == [0, 1]
 
 
 def test_what_cannot_be_sent_is_refused_before_anything_starts():

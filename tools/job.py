@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +30,8 @@ from graphshard.tools.progress import progress
 from graphshard.tools.targets import Target
 from graphshard.training import History, Recipe, train
 
-# One collective may wait this long, and a whole run may take it: a rank that dies is noticed at once anyway.
-_LOCAL_TIMEOUT = 30 * 86400.0
+# Ranks wait this long for one that hangs: PyTorch's default, 30 minutes. One that dies is noticed at once.
+_TIMEOUT = dist.default_pg_timeout.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def under_torchrun() -> bool:
 def run_local(job: Job, ranks: int, shards: Path | None, load: Callable[[], GraphData]) -> list[Trained]:
     """Start the ranks on this machine, each a process; without ``shards``, partition what ``load`` gives."""
     with _shards(shards, ranks, job.seed, load) as folder:
-        found = launch(run_rank, ranks, (job, str(folder)), timeout=_LOCAL_TIMEOUT)[0]
+        found = launch(run_rank, ranks, (job, str(folder)), timeout=_TIMEOUT, run_timeout=math.inf)[0]
     assert found is not None
     return found
 
