@@ -14,6 +14,7 @@ from torch import nn
 
 from graphshard.arguments import bind
 from graphshard.capture.export import capture
+from graphshard.capture.refusals import untouched
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program
 from graphshard.check.faults import Fault, plant
@@ -167,6 +168,11 @@ class Prepared:
     def probed(self) -> Probed:
         return probe(self.compiled)
 
+    def without_dropout(self) -> Prepared:
+        """The same program with its dropouts taken out, to compare with the untouched module."""
+        setting = replace(self.setting, dropout=False)
+        return Prepared(self.model, drop_dropout(self.compiled), setting)
+
     def case(self, probed: Probed, shard: Shard) -> Case:
         """Inputs on a shard: leaves of their own, the floating ones requiring gradients."""
         bound = bind(self.model, (_cast(shard, self.setting.dtype),), {}, self.setting.roles, "", {})
@@ -198,8 +204,10 @@ def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
         model = model.to(setting.dtype)
     model.train(setting.training)
     bound = bind(model, (_cast(whole, setting.dtype),), {}, setting.roles, "", {})
-    compiled = compile_captured(capture(model, bound.signature))
-    check_capture(model, compiled)
+    # What a module keeps of the examples (a loss term, an attention) would not let it be copied.
+    with untouched(model):
+        compiled = compile_captured(capture(model, bound.signature))
+        check_capture(model, compiled)
     return Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)
 
 
@@ -210,11 +218,14 @@ class Verification:
         base: the model, in its own dtype; not changed.
         parts: the graph.
         setting: which run.
+        prepared: of an earlier run of the same model and setting, on another graph or cut another way.
     """
 
-    def __init__(self, base: nn.Module, parts: Parts, setting: Setting) -> None:
+    def __init__(
+        self, base: nn.Module, parts: Parts, setting: Setting, prepared: Prepared | None = None
+    ) -> None:
         self.base, self.parts, self.setting = base, parts, setting
-        self.prepared = prepare(base, parts.whole, setting)
+        self.prepared = prepared or prepare(base, parts.whole, setting)
         self.reference = reference_values(self.prepared, parts.whole)
         self._allowed = _tolerance(self.prepared, parts.whole, self.reference)
 
