@@ -279,7 +279,7 @@ WRITTEN = (
     *(index_add, index_add_by_source, index_add_undirected, scatter_add, index_put, sparse_mm),
     *(sparse_attention, edge_softmax, symmetric_norm, bincount_degree, kept_edges, edge_outputs),
     *(edge_loss, node_numbers, sinusoids, multi_head),
-    *(aliases, no_grad, checkpointed, mixed_precision, small_indices, gathered, dropouts, sorted_features),
+    *(aliases, no_grad, checkpointed, mixed_precision, small_indices, gathered, dropouts),
     *(power_iteration, laplacian_penalty),
 )
 
