@@ -19,7 +19,16 @@ LAYERS: list[set[str]] = [
     {"errors", "halo", "roles", "placement"},
     {
         *("groups", "ops", "local_ops", "simulate", "launch", "reductions"),
-        *("graphdata", "graph_readers", "numbering", "partition", "shard", "shard_io", "shard_manifest"),
+        *(
+            "graphdata",
+            "graph_readers",
+            "numbering",
+            "partition",
+            "shard",
+            "shard_io",
+            "shard_manifest",
+            "node_parameters",
+        ),
         *("data", "data_files", "node_task"),
     },
     {"passes"},

@@ -74,7 +74,11 @@ class _Flat(nn.Module):
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = self.signature.restore(flat)
-        leaves = pytree.tree_leaves(self.model(*args, **kwargs))
+        if parameters := self.signature.restore_parameters(flat):
+            result = torch.func.functional_call(self.model, parameters, args, kwargs)
+        else:
+            result = self.model(*args, **kwargs)
+        leaves = pytree.tree_leaves(result)
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
@@ -114,6 +118,7 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     args, kwargs = signature.restore(flat)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = dict(buffers)
+    buffers.update(signature.restore_parameters(flat))
     try:
         with torch.random.fork_rng(devices=[]):
             result = torch.func.functional_call(model, buffers, args, kwargs)
@@ -182,9 +187,18 @@ def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
     program = Program(module, inputs, outputs, constants)
     _place_inputs(program, signature)
     _name_inputs(program, signature)
+    program.inputs = [_as_parameter(spec, signature) for spec in program.inputs]
     for node in module.graph.nodes:
         _strip_wrapper(node)
     return program
+
+
+def _as_parameter(spec: Input, signature: Signature) -> Input:
+    """A flat input behind the arguments is a node parameter."""
+    first = sum(argument.width for argument in signature.arguments)
+    if spec.kind != "user" or int(spec.target) < first:
+        return spec
+    return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
 
 
 def _output(spec: Any) -> Output:
@@ -229,6 +243,7 @@ def _name_inputs(program: Program, signature: Signature) -> None:
         if isinstance(leaf, TensorSpec)
         for part in (("index", "values") if leaf.width == 2 else ("",))
     ]
+    flat += [name for name, _ in signature.parameters]
     for i, (spec, node) in enumerate(
         zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
     ):

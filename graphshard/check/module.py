@@ -83,7 +83,11 @@ def check_size(model: nn.Module, compiled: Compiled, nodes: int, edges: int, see
     devices = {p.device for p in model.parameters()}
     if len(devices) > 1 or any(d.type != "cpu" for d in devices):
         flat = [t.to(next(iter(devices))) for t in flat]
+    rows = signature.restore_parameters(flat)
+    for value in rows.values():
+        value.requires_grad_()
     state = State.of(model)
+    state = State({**state.parameters, **rows}, state.buffers)
     plain = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(nodes, edges), "", (0, 0))
 
@@ -96,13 +100,13 @@ def check_size(model: nn.Module, compiled: Compiled, nodes: int, edges: int, see
             result = run_eagerly(model, signature, flat)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
-    _compare(model, program, eager)
+    wanted = {n: p for n, p in {**dict(model.named_parameters()), **rows}.items() if p.requires_grad}
+    _compare(wanted, program, eager)
 
 
 def _compare(
-    model: nn.Module, program: Callable[[], list[Tensor]], eager: Callable[[], list[Tensor]]
+    parameters: Mapping[str, Tensor], program: Callable[[], list[Tensor]], eager: Callable[[], list[Tensor]]
 ) -> None:
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     ours, theirs = _evaluate(program, parameters), _evaluate(eager, parameters)
     # A gradient that is zero on paper (of a bias before a batch norm) is rounding noise on both sides.
     noise = 1e-3 * max((_magnitude(t) for t in theirs.values() if t is not None), default=0.0)
