@@ -241,8 +241,8 @@ def _shuffled(x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
     return x[torch.randperm(x.size(0), device=x.device)], edge_index
 
 
-def _rolled(x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
-    return x.roll(1, 1), edge_index
+def _mirrored(x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    return 0.1 - x, edge_index
 
 
 class Infomax(nn.Module):
@@ -250,7 +250,7 @@ class Infomax(nn.Module):
 
     def __init__(self, shuffled: bool) -> None:
         super().__init__()
-        corruption = _shuffled if shuffled else _rolled
+        corruption = _shuffled if shuffled else _mirrored
         self.dgi = pyg.DeepGraphInfomax(8, _Prelu(), lambda z, *_: z.mean(dim=0).sigmoid(), corruption)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import pyg_examples as examples
+import pytest
 import torch
 from models import make
 from torch import nn
@@ -27,7 +27,7 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
     "pna, nodes": examples.PnaNodes,
     "rgcn": examples.Rgcn,
     "autoencoder": examples.Autoencoder,
-    "infomax, features rolled": lambda: examples.Infomax(shuffled=False),
+    "infomax, features mirrored": lambda: examples.Infomax(shuffled=False),
     "label propagation": examples.LabelPropagation,
     "correct and smooth": examples.CorrectAndSmooth,
     "gin": examples.Gin,

@@ -22,12 +22,14 @@ class Configuration:
         training: the mode it runs in; False where training makes no sense.
         edges: "any"; "sorted" by destination, as some aggregations ask for; "four" in-edges of every node,
             sorted, as in a mesh of triangles.
+        node_parameters: names of parameters that hold one row for each node.
     """
 
     name: str
     make: Callable[..., Any]
     training: bool = True
     edges: str = "any"
+    node_parameters: tuple[str, ...] = ()
 
 
 def module(forward: Callable[..., Any], **parts: Any) -> nn.Module:

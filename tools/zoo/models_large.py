@@ -15,7 +15,7 @@ from graphshard.tools.zoo.configuration import FEATURES as F
 from graphshard.tools.zoo.configuration import HIDDEN as H
 from graphshard.tools.zoo.configuration import Configuration, layer, mlp, model
 from graphshard.tools.zoo.forwards import edges, weights
-from graphshard.tools.zoo.graphs import GRAPHS, NODES
+from graphshard.tools.zoo.graphs import GRAPHS, NODES, RELATIONS
 
 
 def _decoded(m: Any, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,9 +164,32 @@ NODE_LEVEL = [
         lambda: {"layer": zoo.Polynormer(F, H, C, local_layers=2, local_attn=True)},
     ),
     model(
-        "LightGCN, embeddings of nodes",
+        "LightGCN",
         lambda m, edge_index: m.layer.get_embedding(edge_index),
         lambda: {"layer": zoo.LightGCN(NODES, H, 2)},
+        node_parameters=("layer.embedding.weight",),
+    ),
+    model(
+        "LightGCN, scores of edges",
+        lambda m, edge_index: m.layer(edge_index),
+        lambda: {"layer": zoo.LightGCN(NODES, H, 2, alpha=0.3)},
+        node_parameters=("layer.embedding.weight",),
+    ),
+    model(
+        "LightGCN, embeddings on every rank",
+        lambda m, edge_index: m.layer.get_embedding(edge_index),
+        lambda: {"layer": zoo.LightGCN(NODES, H, 2)},
+    ),
+    model(
+        "RGCNConv, weights of nodes",
+        lambda m, edge_index, edge_type: m.layer(None, edge_index, edge_type),
+        lambda: {"layer": pyg.RGCNConv(NODES, H, RELATIONS)},
+    ),
+    model(
+        "embeddings of nodes",
+        lambda m, edge_index: m.conv(m.table.weight, edge_index),
+        lambda: {"conv": pyg.SAGEConv(F, H), "table": nn.Embedding(NODES, F)},
+        node_parameters=("table.weight",),
     ),
     model(
         "LightGCN's propagation",

@@ -127,7 +127,7 @@ def _failures(
 ) -> list[Row]:
     names = tensor_names(base)
     roles = {name: as_role(ROLES[name], name) for name in names}
-    setting = Setting(configuration.training, True, torch.float64, roles)
+    setting = Setting(configuration.training, True, torch.float64, roles, configuration.node_parameters)
     prepared: dict[bool, Prepared | None] = {True: None, False: None}
     rows: list[Row] = []
     for seed in seeds:
