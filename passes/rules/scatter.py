@@ -171,9 +171,12 @@ def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed |
     if index.points is not None:
         call.refuse("writes by node number what every rank holds whole")
     others = [p for p in (index, written) if p is not None and p.sharded]
-    if any(len(p.dims) != len(base.dims) or p.dims != base.dims for p in others):
-        call.refuse("writes what is spread over the ranks into a tensor that is not, or not alike")
-    return Placed(base.dims)
+    if any(len(p.dims) != len(base.dims) for p in others):
+        call.refuse("writes what is spread over the ranks into a tensor of other dims")
+    dims = tuple(same_rows(call, [base, *others], [d] * (1 + len(others))) for d in range(len(base.dims)))
+    if any(p.dims[d] is None for p in (base, *others) for d, rows in enumerate(dims) if rows is not None):
+        call.refuse("writes what is spread over the ranks into a tensor that is not, or the other way round")
+    return Placed(dims)
 
 
 def is_zeros(node: fx.Node) -> bool:
@@ -199,7 +202,8 @@ def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
         rows = same_rows(call, [index, written], [d, d])
         if rows is not None and (index.dims[d] is None or written.dims[d] is None):
             call.refuse(f"writes rows {rows} and rows that every rank holds whole together")
-        if rows is not None and d != dim and call.tensor("self").dims[d] != rows:
+        base = call.tensor("self").dims
+        if rows is not None and d != dim and base[dim] is not None and base[d] != rows:
             call.refuse(f"spreads the rows {rows} over a dim that is not scattered")
 
 
