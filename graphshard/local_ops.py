@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,60 @@ _STEP = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15, the golden ratio in 64 bits
 def pad_halo(x: Tensor, recv_splits: Sequence[int], value: float) -> Tensor:
     """``[n, ...]`` owned rows followed by one row of ``value`` for each halo node: ``[n + h, ...]``."""
     return torch.cat([x, x.new_full((sum(recv_splits), *x.shape[1:]), value)])
+
+
+def identity_of(dtype: torch.dtype, reduce: str) -> float | int | bool:
+    """What a maximum ("max") or minimum ("min") of no value is: the least, or the greatest, of its dtype."""
+    if dtype == torch.bool:
+        return reduce == "min"
+    if dtype.is_floating_point:
+        return float("-inf") if reduce == "max" else float("inf")
+    info = torch.iinfo(dtype)
+    return int(info.min if reduce == "max" else info.max)
+
+
+def extreme(x: Tensor, dims: Sequence[int], reduce: str) -> Tensor:
+    """``amax`` ("max") or ``amin`` ("min") over ``dims``, which stay with size 1; of no row, the identity."""
+    if any(x.size(dim) == 0 for dim in dims):
+        shape = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+        return x.new_full(shape, identity_of(x.dtype, reduce))
+    return x.amax(list(dims), keepdim=True) if reduce == "max" else x.amin(list(dims), keepdim=True)
+
+
+def scatter_extreme(base: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str) -> Tensor:
+    """The maximum ("max") or minimum ("min") of what ``index`` sends to each entry, the identity where nothing.
+
+    Args:
+        base: gives the shape, dtype and device of the result; its values do not count.
+        dim, index, src: as for ``torch.scatter_reduce``. reduce: "max" or "min".
+    """
+    empty = base.new_full(base.shape, identity_of(base.dtype, reduce))
+    return empty.scatter_reduce(dim, index, src, "amax" if reduce == "max" else "amin")
+
+
+class _ZeroOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 (nothing to keep for backward)
+        return torch.zeros_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004
+        return grad
+
+
+def zero_of(x: Tensor) -> Tensor:
+    """Zeros like x whose gradient is x's own: adds a gradient to a value that was computed without one.
+
+    Unlike ``x - x.detach()`` it is 0 where x is infinite or NaN.
+    """
+    return _ZeroOf.apply(x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def element_ids(ids: Tensor, trailing: Sequence[int]) -> Tensor:
+    """The number of each element of a row-major tensor whose rows are numbered ``ids``: ``[rows, *trailing]``."""
+    width = math.prod(trailing)
+    columns = torch.arange(width, dtype=ids.dtype, device=ids.device)
+    return (ids.unsqueeze(1) * width + columns).view(-1, *trailing)
 
 
 def global_count(count: int, group: str) -> int:
