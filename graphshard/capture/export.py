@@ -24,7 +24,7 @@ from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
-from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.placement import MESSAGES, Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.roles import Role
 
 
@@ -215,9 +215,9 @@ def _placements(spec: Any) -> list[Placed]:
     if spec.role is Role.EDGE:
         return [Placed((Edges(), *rest))]
     if spec.role is Role.EDGE_INDEX:
-        return [Placed((None, Edges()), points=(Points.HALO, Points.OWNED))]
+        return [Placed((None, Edges()), points=(Points(plan=MESSAGES), Points()))]
     if spec.role is Role.ADJACENCY:
-        return [Placed((None, Edges()), points=(Points.OWNED, Points.HALO)), Placed((Edges(),))]
+        return [Placed((None, Edges()), points=(Points(), Points(plan=MESSAGES))), Placed((Edges(),))]
     return [Placed(rest)]
 
 

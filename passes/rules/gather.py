@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.passes.rules.call import Call, HaloSync, Rule, same_rows
+from graphshard.passes.rules.call import Call, HaloSync, Rule, check_same_nodes, same_rows
 from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
 
 
@@ -68,10 +68,12 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
                 "reads node rows by an index whose numbers are not node numbers of this graph",
                 "index with edge_index or with a mask over the nodes",
             )
+        check_same_nodes(call, rows, points)
         if indexed.points is not None:
             indexed = call.values(table)
-        if isinstance(rows, Owned) and points is Points.HALO:
-            call.edits.append(HaloSync(table, call.node, dim))
+        if not points.fits(rows):
+            assert isinstance(points.rows, Halo)
+            call.edits.append(HaloSync(table, call.node, dim, points.rows))
     elif rows is not None:
         call.refuse(f"reads the rows {rows} by number, which is not the same on the ranks")
     elif points is not None:
@@ -123,11 +125,11 @@ def _pointing_of_kept(call: Call, placed: Placed, mask: Placed) -> Any:
     name, row = call.key(call["self"])
     if isinstance(placed.points, tuple):
         return tuple(
-            Points.OWNED if p is not None and (name, i) in mask.loops else p
+            Points(p.nodes) if p is not None and (name, i) in mask.loops else p
             for i, p in enumerate(placed.points)
         )
     if placed.points is not None and (name, row) in mask.loops:
-        return Points.OWNED
+        return Points(placed.points.nodes)
     return placed.points
 
 

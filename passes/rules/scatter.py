@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
-from graphshard.passes.rules.call import Call, Rewrite, Rule, same_rows
+from graphshard.passes.rules.call import Call, Rewrite, Rule, check_same_nodes, same_rows
 from graphshard.passes.rules.pointwise import is_one
-from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, reach
+from graphshard.placement import Halo, Kept, Owned, Placed, Placement, reach
 
 
 def scatter(call: Call) -> Placement:
@@ -50,7 +50,8 @@ def index_put(call: Call) -> Placement:
     rows = index.dims[0] if index.dims else None
     if values.sharded and same_rows(call, [index, values], [0, values.sharded[0]]) != rows:
         call.refuse("writes rows that do not belong to the index")
-    if reach(index.points) is Points.HALO and call.tensor("self").dims[dim] is not None:
+    points = reach(index.points)
+    if points is not None and points.plan is not None and call.tensor("self").dims[dim] is not None:
         call.refuse(
             "writes node rows by source node, which may belong to another rank",
             "write by destination, or mask with src == dst first",
@@ -99,9 +100,10 @@ def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | N
             "writes node rows by an index whose numbers are not node numbers of this graph",
             "index with edge_index",
         )
+    check_same_nodes(call, rows, points)
     if isinstance(rows, Halo):
         return Placed(base.dims, mirror=_supported(call, reduce))
-    if points is Points.HALO:
+    if points.plan is not None:
         if dim != 0:
             call.refuse("scatters by source node along a dim other than 0", "put the nodes in dim 0")
         _supported(call, reduce)
