@@ -14,11 +14,11 @@ from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
-from graphshard.check.module import SMALL, check_capture, check_size
+from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
 from graphshard.passes.pipeline import Stage
-from graphshard.roles import Role, as_role
+from graphshard.roles import GivenRole, Member, as_member
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.shard import Shard
 
@@ -43,7 +43,7 @@ class DistributedModule(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        roles: Mapping[str, Role | str] | None = None,
+        roles: Mapping[str, GivenRole] | None = None,
         seed: int | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
@@ -57,12 +57,12 @@ class DistributedModule(nn.Module):
         self.seed, self.step = seed, 0
         # Not a submodule: that would add its name to every key.
         object.__setattr__(self, "_model", model)
-        self._roles = {name: as_role(role, name) for name, role in (roles or {}).items()}
+        self._roles = {name: as_member(role, name) for name, role in (roles or {}).items()}
         self._group = group
         self._compiled: dict[Any, Compiled] = {}
-        self._agreed: dict[Any, tuple[Role, ...]] = {}
+        self._agreed: dict[Any, tuple[Member, ...]] = {}
         self._compared: set[Any] = set()
-        self._small: set[tuple[int, int, int]] = set()
+        self._small: set[Any] = set()
 
     @property
     def group_name(self) -> str:
@@ -109,7 +109,13 @@ class DistributedModule(nn.Module):
         return self._compile(bound.signature).stages
 
     def _compile(self, signature: Signature) -> Compiled:
-        key = (python_state(self._model), signature.leaves, signature.names, str(signature.structure))
+        key = (
+            python_state(self._model),
+            signature.leaves,
+            signature.names,
+            str(signature.structure),
+            signature.schema,
+        )
         if key not in self._compiled:
             # torch.export keeps global state, and simulated ranks are threads. They meet again in
             # _compare_ranks, so none runs its program while another still captures.
@@ -122,11 +128,11 @@ class DistributedModule(nn.Module):
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
-        size = (id(compiled), shard.num_nodes, shard.num_edges)
-        if min(size[1:]) < SMALL and size not in self._small:
+        sizes = small_sizes(shard.sizes)
+        if sizes is not None and (id(compiled), sizes.key) not in self._small:
             with _COMPILING, untouched(self._model):
-                check_size(self._model, compiled, *size[1:])
-            self._small.add(size)
+                check_size(self._model, compiled, sizes)
+            self._small.add((id(compiled), sizes.key))
 
     def _compare_ranks(self, bound: Bound, group: str) -> None:
         """What decides the order of collectives must be equal on all ranks; compared when it is new."""
@@ -175,7 +181,7 @@ def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
 def distribute(
     model: nn.Module,
     *,
-    roles: Mapping[str, Role | str] | None = None,
+    roles: Mapping[str, GivenRole] | None = None,
     seed: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> DistributedModule:
@@ -189,7 +195,8 @@ def distribute(
         model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. It is
             not changed; the result shares its Parameters and buffers, under the same ``state_dict`` keys.
         roles: for arguments that are no tensors of a shard and whose role dtype and shape do not decide:
-            name -> "node", "edge", "edge_index", "adjacency" or "replicated".
+            name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
+            behind a colon where there are several (``"node:paper"``).
         seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
             and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.

@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-
 MESSAGES, PAIRS = "", "pairs"
 """The plans of a node set: the halo that edges read, and the halo that pairs read."""
 

@@ -24,8 +24,9 @@ from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
-from graphshard.placement import MESSAGES, Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.roles import Role
+from graphshard.sets import Schema
 
 
 @dataclass
@@ -88,8 +89,8 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    (nodes, edges), _ = sizes_for(model, signature)
-    flat = example_inputs(signature, nodes, edges)
+    sizes, _ = sizes_for(model, signature)
+    flat = example_inputs(signature, sizes)
     with refuse_custom_functions():
         result = run_eagerly(model, signature, flat)
     exported = _export(_Flat(model, signature), signature, flat)
@@ -198,7 +199,7 @@ def _output(spec: Any) -> Output:
 
 
 def _place_inputs(program: Program, signature: Signature) -> None:
-    placed = [p for spec in signature.tensors for p in _placements(spec)]
+    placed = [p for spec in signature.tensors for p in _placements(spec, signature.schema)]
     for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
         assert spec.name == node.name
         value = node.meta.get("val")
@@ -208,17 +209,19 @@ def _place_inputs(program: Program, signature: Signature) -> None:
             node.meta["placement"] = replicated(value.dim())
 
 
-def _placements(spec: Any) -> list[Placed]:
+def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
     rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
     if spec.role is Role.NODE:
-        return [Placed((Owned(), *rest))]
+        return [Placed((Owned(spec.of), *rest))]
+    if spec.role is Role.REPLICATED:
+        return [Placed(rest)]
+    rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
     if spec.role is Role.EDGE:
-        return [Placed((Edges(), *rest))]
-    if spec.role is Role.EDGE_INDEX:
-        return [Placed((None, Edges()), points=(Points(plan=MESSAGES), Points()))]
+        return [Placed((rows, *rest))]
+    source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
     if spec.role is Role.ADJACENCY:
-        return [Placed((None, Edges()), points=(Points(), Points(plan=MESSAGES))), Placed((Edges(),))]
-    return [Placed(rest)]
+        return [Placed((None, rows), points=(destination, source)), Placed((rows,))]
+    return [Placed((None, rows), points=(source, destination))]
 
 
 def _name_inputs(program: Program, signature: Signature) -> None:
@@ -233,7 +236,7 @@ def _name_inputs(program: Program, signature: Signature) -> None:
         zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
     ):
         wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
-        node._rename(re.sub(r"\W", "_", wanted))
+        node._rename(re.sub(r"\W+", "_", wanted.rstrip("]')")))
         node.target = node.name
         program.inputs[i] = replace(spec, name=node.name)
     program.module.recompile()

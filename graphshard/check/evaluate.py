@@ -15,7 +15,7 @@ from graphshard.check.module import without_dropout
 from graphshard.check.probe import Probed, Value
 from graphshard.local_ops import random_bits
 from graphshard.ops import all_reduce, replicated_output
-from graphshard.roles import Role
+from graphshard.roles import Member
 from graphshard.runtime import State, graph_inputs, program_inputs
 from graphshard.shard import Shard
 
@@ -31,7 +31,7 @@ class Case:
         shard: the rank's part.
         flat: the program's user inputs, leaves of this run's own.
         names: what each flat input is called.
-        roles: the role of each flat input.
+        members: what each flat input is.
         key: seed and step of the dropout masks.
     """
 
@@ -39,7 +39,7 @@ class Case:
     shard: Shard
     flat: Sequence[Tensor]
     names: Sequence[str]
-    roles: Sequence[Role]
+    members: Sequence[Member]
     key: tuple[int, int] = (0, 0)
 
 
@@ -125,8 +125,8 @@ def _with_adjacency(arguments: Any, num_nodes: int) -> Any:
 def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[Value]:
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     inputs = {
-        name: (t, role)
-        for name, t, role in zip(case.names, case.flat, case.roles, strict=True)
+        name: (t, member)
+        for name, t, member in zip(case.names, case.flat, case.members, strict=True)
         if t.requires_grad
     }
     if not losses:
@@ -137,16 +137,10 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
     for (name, _), g in zip(parameters.items(), found, strict=False):
         if g is not None:
             values.append(Value("gradient", name, g.detach()))
-    for (name, (_, role)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
+    for (name, (_, member)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
         if g is not None:
-            values.append(Value("input gradient", name, g.detach(), _ids(case.shard, role)))
+            values.append(Value("input gradient", name, g.detach(), case.shard.row_ids(member)))
     return values
-
-
-def _ids(shard: Shard, role: Role) -> Tensor | None:
-    if role is Role.NODE:
-        return shard.node_ids[: shard.num_owned]
-    return shard.edge_ids if role in (Role.EDGE, Role.ADJACENCY) else None
 
 
 def _buffers(model: nn.Module) -> list[Value]:

@@ -27,7 +27,7 @@ from graphshard.graphdata import as_graph_data
 from graphshard.groups import default_group
 from graphshard.launch import launch
 from graphshard.partition import partition
-from graphshard.roles import Role, as_role
+from graphshard.roles import GivenRole, Member, Role, as_member
 from graphshard.runtime import Compiled, compile_captured
 from graphshard.shard import Shard
 from graphshard.shard_io import load_shard, save
@@ -54,7 +54,7 @@ class Setting:
     training: bool
     dropout: bool
     dtype: torch.dtype | None
-    roles: Mapping[str, Role]
+    roles: Mapping[str, Member]
 
     @property
     def label(self) -> str:
@@ -70,7 +70,7 @@ def verify(
     modes: Sequence[str] = ("train", "eval"),
     method: Any = "metis",
     transport: str = "threads",
-    roles: Mapping[str, Role | str] | None = None,
+    roles: Mapping[str, GivenRole] | None = None,
     fault: Fault | None = None,
     timeout: float = 600.0,
 ) -> Report:
@@ -119,7 +119,7 @@ def verify(
         raise GraphshardError(f"no transport {transport!r}; choose threads or processes")
     if unknown := set(modes) - {"train", "eval"}:
         raise GraphshardError(f"no mode {unknown.pop()!r}; choose train, eval or both")
-    known = {name: as_role(role, name) for name, role in (roles or {}).items()}
+    known = {name: as_member(role, name) for name, role in (roles or {}).items()}
     graph = as_graph_data(data, known)
     parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
     base = make_model(model)
@@ -145,7 +145,7 @@ def _runs(
     parts: Parts,
     dtype: torch.dtype | None,
     modes: Sequence[str],
-    roles: Mapping[str, Role],
+    roles: Mapping[str, Member],
 ) -> Iterator[Verification]:
     """The runs that a verification consists of; a mode with dropout is run without it as well."""
     for mode in modes:
@@ -170,13 +170,14 @@ class Prepared:
     def case(self, probed: Probed, shard: Shard) -> Case:
         """Inputs on a shard: leaves of their own, the floating ones requiring gradients."""
         bound = bind(self.model, (_cast(shard, self.setting.dtype),), {}, self.setting.roles, "", {})
-        names, roles = [], []
+        names, members = [], []
         for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True):
             if leaf in bound.signature.tensors:
                 names += [name] if leaf.width == 1 else [f"{name}.indices", f"{name}.values"]
-                roles += [leaf.role] if leaf.width == 1 else [Role.EDGE_INDEX, Role.ADJACENCY]
+                roles = [leaf.role] if leaf.width == 1 else [Role.EDGE_INDEX, Role.ADJACENCY]
+                members += [Member(role, leaf.of) for role in roles]
         flat = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in bound.flat]
-        return Case(probed, shard, flat, names, roles)
+        return Case(probed, shard, flat, names, members)
 
 
 def make_model(model: Factory) -> nn.Module:

@@ -33,7 +33,7 @@ class HaloSync:
     value: fx.Node
     user: fx.Node
     dim: int
-    halo: Halo = Halo()
+    halo: Halo
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class HaloReduce:
 
     value: fx.Node
     reduce: str
-    halo: Halo = Halo()
+    halo: Halo
 
 
 @dataclass(frozen=True)
