@@ -104,7 +104,7 @@ def diff(
         else:
             shards = _sharded(data, num_parts, roles)
             stages = DistributedModule(model).stages(shards[0])
-            halo = shards.report.halo
+            halo = shards.report.halo_by_plan
         names = Names([stage.program for stage in stages])
         trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
         traffic = traffic_of(stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo)
