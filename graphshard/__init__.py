@@ -21,7 +21,8 @@ from graphshard.errors import (
 )
 from graphshard.inspect_model import diff
 from graphshard.ops import ByteCounter, count_bytes
-from graphshard.partition import PartitionReport, ShardedGraph, partition
+from graphshard.partition import ShardedGraph, partition
+from graphshard.partition_report import PartitionReport
 from graphshard.reductions import mean, sum
 from graphshard.roles import Role
 from graphshard.shard import Shard

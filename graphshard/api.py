@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
-from graphshard.check.module import SMALL, check_capture, check_size
+from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import (
     CaptureError,
     GraphshardError,
@@ -24,9 +24,9 @@ from graphshard.errors import (
     UnsupportedOperation,
 )
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
-from graphshard.node_parameters import NodeParameters, with_owned_rows
+from graphshard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.passes.pipeline import Stage
-from graphshard.roles import Role, as_role
+from graphshard.roles import GivenRole, Member, as_member
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.shard import Shard
 
@@ -51,7 +51,7 @@ class DistributedModule(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        roles: Mapping[str, Role | str] | None = None,
+        roles: Mapping[str, GivenRole] | None = None,
         seed: int | None = None,
         group: dist.ProcessGroup | None = None,
         node_parameters: NodeParameters | None = None,
@@ -66,15 +66,15 @@ class DistributedModule(nn.Module):
         self.seed, self.step = seed, 0
         # Not a submodule: that would add its name to every key.
         object.__setattr__(self, "_model", model)
-        self._roles = {name: as_role(role, name) for name, role in (roles or {}).items()}
+        self._roles = {name: as_member(role, name) for name, role in (roles or {}).items()}
         self._group = group
         self._node_parameters = node_parameters
         if node_parameters is not None:
             node_parameters.attach(self)
         self._compiled: dict[Any, Compiled] = {}
-        self._agreed: dict[Any, tuple[Role, ...]] = {}
+        self._agreed: dict[Any, tuple[Member, ...]] = {}
         self._compared: set[Any] = set()
-        self._small: set[tuple[int, int, int]] = set()
+        self._small: set[Any] = set()
 
     @property
     def group_name(self) -> str:
@@ -143,8 +143,8 @@ class DistributedModule(nn.Module):
         if self._node_parameters is None:
             return bound
         self._node_parameters.check(bound.shard)
-        names = self._node_parameters.names
-        return replace(bound, signature=with_node_parameters(bound.signature, self._model, names))
+        sets = self._node_parameters.sets
+        return replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
 
     def _compile(self, signature: Signature) -> Compiled:
         key = (
@@ -153,6 +153,7 @@ class DistributedModule(nn.Module):
             signature.names,
             str(signature.structure),
             signature.parameters,
+            signature.schema,
         )
         if key not in self._compiled:
             # torch.export keeps global state, and simulated ranks are threads. They meet again in
@@ -166,11 +167,11 @@ class DistributedModule(nn.Module):
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
-        size = (id(compiled), shard.num_nodes, shard.num_edges)
-        if min(size[1:]) < SMALL and size not in self._small:
+        sizes = small_sizes(shard.sizes)
+        if sizes is not None and (id(compiled), sizes.key) not in self._small:
             with _COMPILING, untouched(self._model):
-                check_size(self._model, compiled, *size[1:])
-            self._small.add(size)
+                check_size(self._model, compiled, sizes)
+            self._small.add((id(compiled), sizes.key))
 
     def _compare_ranks(self, bound: Bound, group: str) -> None:
         """What decides the order of collectives must be equal on all ranks; compared when it is new."""
@@ -204,13 +205,18 @@ class DistributedModule(nn.Module):
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
     """A parameter with a row for each node looks like any other to capture: say what may be meant."""
     known = {name for name, _ in bound.signature.parameters}
-    rows = bound.shard.num_nodes
-    names = [n for n, p in model.named_parameters() if n not in known and p.dim() and p.size(0) == rows]
-    if not names:
+    sets = {count: of for of, count in bound.shard.sizes.nodes.items()}
+    found = {
+        name: sets[p.size(0)]
+        for name, p in model.named_parameters()
+        if name not in known and p.dim() and p.size(0) in sets
+    }
+    if not found:
         return error
+    given = list(found) if bound.shard.schema.homogeneous else found
     return type(error)(
-        f"{error}. The graph has {rows} nodes, and the parameters {', '.join(names)} as many rows: if these are "
-        f"rows of the nodes, pass distribute(..., shard=shard, node_parameters={names})"
+        f"{error}. As many rows as there are nodes have the parameters {', '.join(found)}: if these are rows of "
+        f"the nodes, pass distribute(..., shard=shard, node_parameters={given})"
     )
 
 
@@ -232,11 +238,11 @@ def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
 def distribute(
     model: nn.Module,
     *,
-    roles: Mapping[str, Role | str] | None = None,
+    roles: Mapping[str, GivenRole] | None = None,
     seed: int | None = None,
     group: dist.ProcessGroup | None = None,
     shard: Shard | None = None,
-    node_parameters: Sequence[str] = (),
+    node_parameters: GivenParameters = (),
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
 
@@ -248,13 +254,15 @@ def distribute(
         model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. It is
             not changed; the result shares its Parameters and buffers, under the same ``state_dict`` keys.
         roles: for arguments that are no tensors of a shard and whose role dtype and shape do not decide:
-            name -> "node", "edge", "edge_index", "adjacency" or "replicated".
+            name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
+            behind a colon where there are several (``"node:paper"``).
         seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
             and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
         shard: this rank's; needed for ``node_parameters``.
         node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as
-            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole. The result
+            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole; of a
+            heterogeneous graph a mapping of these keys to node types. The result
             has Parameters of its own for them, with the rows of this rank's nodes, so that an optimiser over
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.
@@ -294,7 +302,8 @@ def distribute(
         return DistributedModule(model, roles, seed, group)
     if shard is None:
         raise ShardError("node_parameters are cut by the shard: pass distribute(..., shard=shard) as well")
-    twin = with_owned_rows(model, node_parameters, shard)
+    sets = sets_of(node_parameters)
+    twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
-    cut = NodeParameters(twin, node_parameters, shard, name)
+    cut = NodeParameters(twin, sets, shard, name)
     return DistributedModule(twin, roles, seed, group, cut)

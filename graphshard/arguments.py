@@ -20,7 +20,7 @@ from graphshard.capture.refusals import check_arguments
 from graphshard.errors import RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, group_size
 from graphshard.partition import partition
-from graphshard.roles import Role, role_candidates
+from graphshard.roles import Member, Role, role_candidates
 from graphshard.shard import Shard, shard_tensor_of
 
 
@@ -41,13 +41,15 @@ def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[st
     """
     parameters = inspect.signature(model.forward).parameters
     if shard.positional:
-        return tuple(shard.tensors.values()), {}
+        heads = dict.fromkeys(shard.paths.get(name, (name,))[0] for name in shard.tensors)
+        return tuple(shard.argument(str(head)) for head in heads), {}
     kwargs: dict[str, Any] = {}
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if name in shard.tensors:
-            kwargs[name] = shard.tensors[name]
+        found = _argument(shard, name)
+        if found is not None:
+            kwargs[name] = found
         elif parameter.default is parameter.empty:
             raise ShardError(
                 f"forward needs {name!r}, which the shard does not have (it has "
@@ -56,17 +58,18 @@ def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[st
     return (), kwargs
 
 
+def _argument(shard: Shard, name: str) -> Any:
+    try:
+        return shard.argument(name)
+    except KeyError:
+        return None
+
+
 def names_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
     """What each flattened argument is called: forward's parameter name and the path inside it."""
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    names: list[str] = []
-    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
-    for i, value in enumerate(args):
-        named = i < len(parameters) and parameters[i].kind is not parameters[i].VAR_POSITIONAL
-        names += _nested(parameters[i].name if named else f"{variadic}{i}", value)
-    for name, value in kwargs.items():
-        names += _nested(name, value)
-    return names
+    return [
+        name for argument, value in _by_name(model, args, kwargs).items() for name in _nested(argument, value)
+    ]
 
 
 def _nested(name: str, value: Any) -> list[str]:
@@ -77,9 +80,9 @@ def bind(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    roles: Mapping[str, Role],
+    roles: Mapping[str, Member],
     group: str,
-    agreed: dict[Any, tuple[Role, ...]],
+    agreed: dict[Any, tuple[Member, ...]],
 ) -> Bound:
     """Bind one call of the distributed module.
 
@@ -101,7 +104,8 @@ def bind(
     leaves, structure = pytree.tree_flatten((args, kwargs))
     check_arguments({n: v for n, v in zip(names, leaves, strict=True) if not isinstance(v, Tensor)})
     tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
-    shard, found = _place(tensors, roles, group, agreed)
+    arguments = _by_name(model, args, kwargs)
+    shard, found = _place(tensors, arguments, roles, group, agreed)
     specs, flat = [], []
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, Tensor):
@@ -109,82 +113,111 @@ def bind(
             continue
         value = shard.tensors[name] if name in shard.tensors and leaf.layout is not torch.strided else leaf
         specs.append(_spec(name, value, found[name], shard))
-        flat += [value.indices(), value.values()] if found[name] is Role.ADJACENCY else [value]
-    return Bound(shard, Signature(tuple(specs), structure, tuple(names)), flat)
+        flat += [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
+    return Bound(shard, Signature(tuple(specs), structure, tuple(names), shard.schema), flat)
+
+
+def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, in order, by the name of forward's parameter."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
+    named: dict[str, Any] = {}
+    for i, value in enumerate(args):
+        own = i < len(parameters) and parameters[i].kind is not parameters[i].VAR_POSITIONAL
+        named[parameters[i].name if own else f"{variadic}{i}"] = value
+    return named | dict(kwargs)
 
 
 def _place(
     tensors: dict[str, Tensor],
-    given: Mapping[str, Role],
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Member],
     group: str,
-    agreed: dict[Any, tuple[Role, ...]],
-) -> tuple[Shard, dict[str, Role]]:
+    agreed: dict[Any, tuple[Member, ...]],
+) -> tuple[Shard, dict[str, Member]]:
     marks = {name: mark for name, t in tensors.items() if (mark := shard_tensor_of(t)) is not None}
     shards = {id(mark.shard): mark.shard for mark in marks.values()}
     if len(shards) > 1:
         raise ShardError("the arguments are tensors of different shards; pass tensors of one shard")
     if not shards:
-        return _whole_graph(tensors, given, group)
+        return _whole_graph(tensors, arguments, given, group)
     shard = next(iter(shards.values()))
-    roles = {name: mark.role for name, mark in marks.items()} | {
-        name: role for name, role in given.items() if name in tensors
+    members = {name: mark.member for name, mark in marks.items()} | {
+        name: _known(member, name, shard)
+        for name, member in given.items()
+        if name in tensors and name not in marks
     }
-    unknown = {name: t for name, t in tensors.items() if name not in roles}
+    unknown = {name: t for name, t in tensors.items() if name not in members}
     if unknown:
         key = tuple((name, t.dtype, t.dim(), tuple(t.shape[1:])) for name, t in unknown.items())
         if key not in agreed:
             agreed[key] = _agree(unknown, shard, group)
-        roles |= dict(zip(unknown, agreed[key], strict=True))
-    return shard, roles
+        members |= dict(zip(unknown, agreed[key], strict=True))
+    return shard, members
+
+
+def _known(member: Member, name: str, shard: Shard) -> Member:
+    """A role that the user gave, which must speak of a set of the shard."""
+    nodes = member.role is Role.NODE
+    sets = shard.node_sets if nodes else shard.edge_sets
+    if member.role is not Role.REPLICATED and member.of not in sets:
+        known = ", ".join(repr(f"{member.role.value}:{of}" if of else member.role.value) for of in sets)
+        raise ShardError(f"argument {name!r} is given the role {str(member)!r}; this graph has {known}")
+    return member
 
 
 def _whole_graph(
-    tensors: dict[str, Tensor], given: Mapping[str, Role], group: str
-) -> tuple[Shard, dict[str, Role]]:
+    tensors: dict[str, Tensor], arguments: Mapping[str, Any], given: Mapping[str, Member], group: str
+) -> tuple[Shard, dict[str, Member]]:
     """Plain tensors: the whole graph on a single rank."""
     if group_size(group) != 1:
         raise ShardError(
             "the arguments are no tensors of a shard, but this job has several ranks; partition the data and "
             "pass this rank's shard, or its tensors"
         )
-    shard = partition(tensors, 1, roles={n: r for n, r in given.items() if n in tensors})[0]
-    return shard, dict(shard.roles)
+    only = {n: v for n, v in arguments.items() if any(isinstance(t, Tensor) for t in pytree.tree_leaves(v))}
+    shard = partition(only, 1, roles={n: r for n, r in given.items() if n in tensors})[0]
+    return shard, dict(shard.members)
 
 
-def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Role, ...]:
+def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Member, ...]:
     """The one role of each unmarked tensor that fits on every rank."""
-    mine = [(name, frozenset(_candidates(t, shard)), tuple(t.shape)) for name, t in unknown.items()]
+    mine = [(name, _candidates(t, shard), tuple(t.shape)) for name, t in unknown.items()]
     everyone = all_gather_object(mine, group)
-    roles: list[Role] = []
+    members: list[Member] = []
     for i, (name, _, _) in enumerate(mine):
         theirs = [ranks[i] for ranks in everyone]
         fitting = frozenset.intersection(*(candidates for _, candidates, _ in theirs))
         if len(fitting) == 1:
-            roles.append(next(iter(fitting)))
+            members.append(next(iter(fitting)))
         elif not fitting and len({shape for _, _, shape in theirs}) == 1:
-            roles.append(Role.REPLICATED)
+            members.append(Member(Role.REPLICATED))
         else:
-            fits = " or ".join(sorted(role.value for role in fitting)) or "nothing on all ranks"
+            fits = " or ".join(sorted(map(str, fitting))) or "nothing on all ranks"
             raise RuntimeMismatch(
                 f"argument {name!r} is no tensor of the shard, and by dtype and shape it fits {fits}; say "
                 f"which with distribute(model, roles={{{name!r}: ...}})"
             )
-    return tuple(roles)
+    return tuple(members)
 
 
-def _candidates(tensor: Tensor, shard: Shard) -> set[Role]:
-    found = set(role_candidates(tensor, shard.num_owned, shard.num_local_edges))
-    return found - {Role.EDGE_INDEX, Role.ADJACENCY}
+def _candidates(tensor: Tensor, shard: Shard) -> frozenset[Member]:
+    found = role_candidates(tensor, shard.own_sizes)
+    return frozenset(m for m in found if m.role in (Role.NODE, Role.EDGE))
 
 
-def _spec(name: str, value: Tensor, role: Role, shard: Shard) -> TensorSpec:
-    expected = {Role.NODE: shard.num_owned, Role.EDGE: shard.num_local_edges}.get(role)
-    if expected is not None and (value.dim() == 0 or value.size(0) != expected):
+def _spec(name: str, value: Tensor, member: Member, shard: Shard) -> TensorSpec:
+    role, own = member.role, shard.own_sizes
+    counts = {Role.NODE: own.nodes, Role.EDGE: own.edges}.get(role)
+    if counts is not None and (value.dim() == 0 or value.size(0) != counts[member.of]):
         raise ShardError(
-            f"argument {name!r} is a {role.value} tensor of shape {list(value.shape)}, but this rank's shard "
-            f"has {expected} rows"
+            f"argument {name!r} is a {member} tensor of shape {list(value.shape)}, but this rank's shard "
+            f"has {counts[member.of]} rows"
         )
-    trailing = {Role.EDGE_INDEX: (2,), Role.ADJACENCY: (), Role.REPLICATED: tuple(value.shape)}.get(
-        role, tuple(value.shape[1:])
-    )
-    return TensorSpec(role, value.dtype, trailing)
+    trailing: tuple[int, ...] = {
+        Role.EDGE_INDEX: (2,),
+        Role.PAIRS: (2,),
+        Role.ADJACENCY: (),
+        Role.REPLICATED: tuple(value.shape),
+    }.get(role, tuple(value.shape[1:]))
+    return TensorSpec(role, value.dtype, trailing, member.of)

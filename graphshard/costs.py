@@ -9,7 +9,7 @@ value is computed from a trainable parameter by differentiable steps, and so is 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from graphshard.errors import GraphshardError
 from graphshard.names import Key, Names, key_of, op_name, plural
 from graphshard.passes.base import Program
 from graphshard.passes.gradient_flow import gradient_flow
+from graphshard.placement import Plan
 
 HALO = ("halo_sync", "halo_reduce")
 REDUCE = ("all_reduce", "stack_ranks", "global_count")
@@ -35,6 +36,7 @@ class Exchange:
         kind: "halo_sync", "halo_reduce", "all_reduce", "stack_ranks" (an all-reduce of as many values as there
             are ranks; counted as one where that is not known), "global_count", or "gradient" of a parameter.
         unit: bytes of one row of a halo exchange; of the whole tensor for any other kind.
+        rows: halo nodes of all parts together that a halo exchange sends; None where there is no data.
         forward: whether it sends in forward.
         backward: whether it sends in backward.
     """
@@ -45,6 +47,7 @@ class Exchange:
     unit: int
     forward: bool
     backward: bool
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Traffic:
 
     Attributes:
         exchanges: in program order.
-        halo_rows: halo nodes of all parts together; None where there is no data.
+        halo_rows: halo nodes of all parts together, of every plan; None where there is no data.
         parts: number of parts; None where there is no data.
     """
 
@@ -69,9 +72,12 @@ class Traffic:
         """The unit of each exchange of these kinds that sends in ``"forward"`` or ``"backward"``."""
         return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction)]
 
+    def _halo(self, direction: str) -> list[Exchange]:
+        return [e for e in self.exchanges if e.kind in HALO and getattr(e, direction)]
+
     def halo_bytes(self, direction: str) -> int | None:
         """What all ranks together send in halo exchanges; None where there is no data."""
-        return None if self.halo_rows is None else self.halo_rows * sum(self.units(HALO, direction))
+        return None if self.halo_rows is None else sum(e.unit * (e.rows or 0) for e in self._halo(direction))
 
     def reduce_bytes(self, direction: str) -> int | None:
         """What all ranks together send in all-reduces, gradients included; None where there is no data."""
@@ -89,9 +95,9 @@ class Traffic:
         if exchange.kind not in HALO:
             size = exchange.unit if self.parts is None else self._ring(exchange.unit)
             return f"{size:,} B {sent}"
-        if self.halo_rows is None:
+        if exchange.rows is None:
             return f"h x {exchange.unit:,} B {sent}"
-        return f"{plural(self.halo_rows, 'row')}, {self.halo_rows * exchange.unit:,} B {sent}"
+        return f"{plural(exchange.rows, 'row')}, {exchange.rows * exchange.unit:,} B {sent}"
 
     def notes(self) -> dict[Key, str]:
         """The note of each exchange that has a line of its own; gradients have none."""
@@ -123,7 +129,8 @@ class Traffic:
             halo = f"h x {sum(units):,} B"
             reduces = sum(self.units((*REDUCE, "gradient"), direction))
         else:
-            halo = f"{plural(self.halo_rows * len(units), 'row')}, {self.halo_bytes(direction):,} B"
+            rows = sum(e.rows or 0 for e in self._halo(direction))
+            halo = f"{plural(rows, 'row')}, {self.halo_bytes(direction):,} B"
             reduces = self.reduce_bytes(direction) or 0
         return f"{direction:<8} {plural(len(units), 'halo exchange')}: {halo}; all-reduces: {reduces:,} B"
 
@@ -149,7 +156,7 @@ def traffic_of(
     names: Names | None = None,
     trainable: Collection[str] | None = None,
     backward: bool = True,
-    halo: Sequence[int] | None = None,
+    halo: Mapping[tuple[str, str], Sequence[int]] | None = None,
 ) -> Traffic:
     """Find what a program sends.
 
@@ -158,7 +165,7 @@ def traffic_of(
         names: of the stages it is shown with.
         trainable: the state_dict keys of parameters with ``requires_grad``; all by default.
         backward: whether a backward follows the forward.
-        halo: the number of halo nodes of each part, where the data is known.
+        halo: ``(node set, plan)`` -> the number of halo nodes of each part, where the data is known.
 
     Raises:
         GraphshardError: a value that is sent has a size besides its rows that is not known before it runs.
@@ -169,13 +176,22 @@ def traffic_of(
     for node in program.graph.nodes:
         op = op_name(node).rsplit(".", 1)[-1]
         if op in HALO or op in REDUCE:
-            unit = _unit(node, op) * (len(halo) if halo is not None and op == "stack_ranks" else 1)
-            found.append(Exchange(key_of(node), words.text(node), op, unit, True, node in flow))
+            rows = _rows(node, halo) if op in HALO else None
+            key, name = key_of(node), words.text(node)
+            ranks = len(halo) if halo is not None and op == "stack_ranks" else 1
+            found.append(Exchange(key, name, op, _unit(node, op) * ranks, True, node in flow, rows))
         elif op == "replicated_input" and node in flow:
             found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
     if halo is None:
         return Traffic(tuple(found))
-    return Traffic(tuple(found), sum(halo), len(halo))
+    parts = next(iter(halo.values()))
+    return Traffic(tuple(found), sum(map(sum, halo.values())), len(parts))
+
+
+def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -> int | None:
+    """How many halo rows all parts have of the plan that an exchange follows."""
+    plan = next(p for n in node.all_input_nodes if isinstance(p := n.meta["placement"], Plan))
+    return None if halo is None else sum(halo[plan.halo.nodes, plan.halo.plan])
 
 
 def _unit(node: fx.Node, op: str) -> int:

@@ -1,22 +1,25 @@
 """Any graph a user may hold -> :class:`GraphData`: checked tensors, each with its role.
 
-Accepted: a PyG ``Data``, a networkx graph, a mapping of names to tensors, the sequence of forward's tensors.
+Accepted: a PyG ``Data`` or ``HeteroData``, a networkx graph, a mapping of names to tensors, forward's tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
-from graphshard.graph_readers import RawGraph, read_graph
-from graphshard.roles import SPARSE_LAYOUTS, Role, as_role, infer_role, is_edge_index
+from graphshard.graph_readers import RawGraph, edge_set_name, read_graph
+from graphshard.graph_sets import count_nodes, edge_type, find_edge_sets, schema_of
+from graphshard.paths import Path
+from graphshard.roles import SPARSE_LAYOUTS, GivenRole, Member, Role, as_member, infer_member
+from graphshard.sets import Schema, Sizes
 
-Roles = Mapping[str, "Role | str"]
+Roles = Mapping[str, GivenRole]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +28,21 @@ class GraphData(Mapping[str, Tensor]):
 
     Attributes:
         tensors: name -> tensor, in the order of the data.
-        roles: name -> role, one for each tensor.
-        num_nodes: N.
+        members: name -> role and set, one for each tensor.
+        node_counts: node set -> its number of nodes; ``{"": N}`` of a homogeneous graph.
+        schema: the node sets and edge sets.
         positional: the data was a sequence; names are then ``"0"``, ``"1"``, ...
+        paths: name -> where in forward's arguments a tensor is, if it is no argument itself.
         num_classes: number of classes of ``y``, 0 where the source does not say.
         name: where the graph came from, for people.
     """
 
     tensors: dict[str, Tensor]
-    roles: dict[str, Role]
-    num_nodes: int
+    members: dict[str, Member]
+    node_counts: dict[str, int]
+    schema: Schema = Schema()  # noqa: RUF009 (frozen)
     positional: bool = False
+    paths: dict[str, Path] = field(default_factory=dict)
     num_classes: int = 0
     name: str = "graph"
 
@@ -54,22 +61,39 @@ class GraphData(Mapping[str, Tensor]):
             return tensors[name]  # type: ignore[no-any-return]
         raise AttributeError(f"this graph has no tensor {name!r}; it has {', '.join(tensors) or 'none'}")
 
-    def edges(self) -> Tensor:
-        """int64 ``[2, E]``, source and destination of each edge; of an adjacency, in coalesced order."""
-        for name, role in self.roles.items():
-            if role is Role.EDGE_INDEX:
-                return self.tensors[name]
-        adjacency = next(name for name, role in self.roles.items() if role is Role.ADJACENCY)
+    @property
+    def roles(self) -> dict[str, Role]:
+        """name -> role, one for each tensor."""
+        return {name: member.role for name, member in self.members.items()}
+
+    @property
+    def num_nodes(self) -> int:
+        """N; of all node sets together."""
+        return sum(self.node_counts.values())
+
+    @property
+    def num_edges(self) -> int:
+        """E; of all edge sets that messages run along together."""
+        return sum(self.edges(edge_set.name).size(1) for edge_set in self.schema.messages)
+
+    def edges(self, name: str = "") -> Tensor:
+        """int64 ``[2, E]``, source and destination of each edge of a set; of an adjacency, in coalesced order."""
+        for tensor, member in self.members.items():
+            if member.role.is_index and member.of == name:
+                return self.tensors[tensor]
+        adjacency = next(n for n, member in self.members.items() if member.role is Role.ADJACENCY)
         return self.tensors[adjacency].indices().flip(0)
 
 
-def as_graph_data(data: Any, roles: Roles | None = None, num_nodes: int | None = None) -> GraphData:
+def as_graph_data(
+    data: Any, roles: Roles | None = None, num_nodes: int | Mapping[str, int] | None = None
+) -> GraphData:
     """Read a graph in any accepted form, decide each tensor's role, check the edges.
 
     Args:
         data: see :func:`graphshard.partition`.
         roles: name -> role for tensors whose shape does not decide it, or to overrule what it would decide.
-        num_nodes: N, where the data cannot say.
+        num_nodes: N (of each node set), where the data cannot say.
 
     Returns:
         The graph; an adjacency comes back coalesced COO. Tensors are the caller's own where nothing changed.
@@ -77,70 +101,85 @@ def as_graph_data(data: Any, roles: Roles | None = None, num_nodes: int | None =
     Raises:
         PartitionError: the form is not supported, N or a role cannot be told, an edge does not fit.
     """
-    if isinstance(data, GraphData):
-        raw = RawGraph(dict(data.tensors), dict(data.roles), data.num_nodes, data.positional)
-    else:
-        raw = read_graph(data, num_nodes)
+    raw = _as_raw(data) if isinstance(data, GraphData) else read_graph(data, num_nodes)
     tensors = raw.tensors
-    given = {name: as_role(role, name) for name, role in (roles or {}).items()}
+    given = {name: as_member(role, name) for name, role in (roles or {}).items()}
     if unknown := sorted(given.keys() - tensors.keys()):
         raise PartitionError(
             f"roles names {unknown[0]!r}, but the data has only {', '.join(tensors) or 'nothing'}"
         )
-    fixed = raw.roles | given
-    _find_graph(tensors, fixed)
-    edges = _num_edges(tensors, fixed)
-    nodes = _count_nodes(tensors, fixed, edges) if raw.num_nodes is None else raw.num_nodes
-    inferred = {
-        name: fixed[name] if name in fixed else infer_role(value, nodes, edges, name)
-        for name, value in tensors.items()
-    }
-    return _finish(tensors, inferred, nodes, raw.positional)
+    edge_sets, members = find_edge_sets(raw, raw.members | given)
+    for name, member in members.items():
+        if member.role is Role.ADJACENCY:
+            tensors[name] = _coalesced(tensors[name], name)
+    schema = schema_of(raw, members, edge_sets)
+    # The edges of a set do not depend on what is still unknown: how many nodes there are.
+    graph = GraphData(tensors, members, {}, schema, raw.positional, raw.paths)
+    sizes = _sizes(raw, graph)
+    members |= {name: _infer(raw, name, schema, sizes) for name in tensors if name not in members}
+    members = {name: members[name] for name in tensors}
+    return _checked(GraphData(tensors, members, dict(sizes.nodes), schema, raw.positional, raw.paths), sizes)
+
+
+def _as_raw(graph: GraphData) -> RawGraph:
+    typed = not graph.schema.homogeneous
+    return RawGraph(
+        dict(graph.tensors),
+        dict(graph.members),
+        dict(graph.node_counts),
+        graph.positional,
+        graph.paths,
+        graph.schema.nodes if typed else (),
+    )
+
+
+def _sizes(raw: RawGraph, graph: GraphData) -> Sizes:
+    edges = {edge_set.name: graph.edges(edge_set.name) for edge_set in graph.schema.edges}
+    counts = {name: index.size(1) for name, index in edges.items()}
+    nodes = {}
+    for name in graph.schema.nodes:
+        lowest = 0
+        for edge_set in graph.schema.edges:
+            for row, end in enumerate((edge_set.source, edge_set.destination)):
+                if end == name and counts[edge_set.name]:
+                    lowest = max(lowest, int(edges[edge_set.name][row].max()) + 1)
+        known = raw.num_nodes.get(name)
+        nodes[name] = (
+            count_nodes(raw, graph.members, name, lowest, set(counts.values())) if known is None else known
+        )
+    return Sizes(nodes, counts)
+
+
+def _infer(raw: RawGraph, name: str, schema: Schema, sizes: Sizes) -> Member:
+    """The role of a tensor, from its dtype, its shape, and the type it stands under."""
+    value, below = raw.tensors[name], raw.paths.get(name, ("", ""))[1]
+    kind = edge_type(raw, name)
+    if kind is not None:
+        main = edge_set_name(kind)
+        own = {e.name for e in schema.edges if e.name == main or e.name.startswith(f"{main}.")}
+        sizes = Sizes({}, {n: count for n, count in sizes.edges.items() if n in own})
+    elif raw.node_types and below in sizes.nodes:
+        sizes = Sizes({str(below): sizes.nodes[str(below)]}, {})
+    if raw.labels_by_name and (labelled := _labelled(name, raw, sizes)) is not None:
+        return labelled
+    return infer_member(value, sizes, name)
+
+
+def _labelled(name: str, raw: RawGraph, sizes: Sizes) -> Member | None:
+    """``edge_label`` beside ``edge_label_index``: what PyG's ``RandomLinkSplit`` writes as one."""
+    value, kind = raw.tensors[name], edge_type(raw, name)
+    if kind is None:
+        of = f"{name}_index"
+    else:
+        of = f"{edge_set_name(kind)}.{str(raw.paths[name][0]).removesuffix('_dict')}_index_dict"
+    rows = sizes.edges.get(of) if of else None
+    return Member(Role.EDGE, of) if value.dim() > 0 and rows == value.size(0) else None
 
 
 def sorted_unique(values: Tensor) -> Tensor:
     """``values.unique()``, which torch leaves without types."""
     result: Tensor = values.unique()  # type: ignore[no-untyped-call]
     return result
-
-
-def _find_graph(tensors: dict[str, Tensor], fixed: dict[str, Role]) -> None:
-    """Add to ``fixed`` the one tensor that can be the graph, unless an edge index or adjacency is known."""
-    for name, value in tensors.items():
-        square = value.dim() == 2 and value.size(0) == value.size(1)
-        if name not in fixed and value.layout in SPARSE_LAYOUTS and square:
-            fixed[name] = Role.ADJACENCY
-    if {Role.EDGE_INDEX, Role.ADJACENCY} & set(fixed.values()):
-        return
-    candidates = [name for name, value in tensors.items() if name not in fixed and is_edge_index(value)]
-    if len(candidates) == 1:
-        fixed[candidates[0]] = Role.EDGE_INDEX
-        return
-    if not candidates:
-        raise PartitionError(
-            "the data holds no graph: it needs an edge index (int64 [2, E]) or an adjacency "
-            "(torch.sparse [N, N])"
-        )
-    names = ", ".join(repr(name) for name in candidates)
-    raise PartitionError(
-        f'{names} could each be the edge index: pass roles={{{candidates[0]!r}: "edge_index"}}'
-    )
-
-
-def _num_edges(tensors: dict[str, Tensor], fixed: dict[str, Role]) -> int:
-    """E, after checking the dtype and shape of every tensor that holds the graph."""
-    for name, role in fixed.items():
-        value = tensors[name]
-        if role is Role.EDGE_INDEX and not is_edge_index(value):
-            shape = list(value.shape)
-            raise PartitionError(f"edge index {name!r} must be int64 [2, E], not {value.dtype} {shape}")
-        if role is Role.ADJACENCY:
-            tensors[name] = _coalesced(value, name)
-    for name, role in fixed.items():
-        if role is Role.EDGE_INDEX:
-            return tensors[name].size(1)
-    name = next(name for name, role in fixed.items() if role is Role.ADJACENCY)
-    return int(tensors[name].indices().size(1))
 
 
 def _coalesced(value: Tensor, name: str) -> Tensor:
@@ -160,66 +199,54 @@ def _coalesced(value: Tensor, name: str) -> Tensor:
     return value.coalesce()
 
 
-def _count_nodes(tensors: dict[str, Tensor], fixed: dict[str, Role], num_edges: int) -> int:
-    """N of tensors that do not say it: the only leading dim that is long enough and is not E."""
-    lowest = 0
-    for name, role in fixed.items():
-        if role is Role.ADJACENCY or (role is Role.NODE and tensors[name].dim() > 0):
-            return tensors[name].size(0)
-        if role is Role.EDGE_INDEX and tensors[name].numel() > 0:
-            lowest = max(lowest, int(tensors[name].max()) + 1)
-    rows = {value.size(0) for name, value in tensors.items() if name not in fixed and value.dim() > 0}
-    rows -= {num_edges}
-    fitting = {size for size in rows if size >= lowest}
-    if rows and not fitting:
-        raise PartitionError(
-            f"the edges name nodes up to {lowest - 1}, but the tensors have {sorted(rows)} rows: an edge "
-            "points past the nodes, or pass num_nodes="
-        )
-    if len(fitting) != 1:
-        found = f"tensors have {sorted(fitting)} rows" if fitting else "no tensor has rows for nodes alone"
-        raise PartitionError(
-            f"the number of nodes cannot be told from the data ({found}, there are {num_edges} edges): pass "
-            "num_nodes= or roles="
-        )
-    return fitting.pop()
-
-
-def _finish(
-    tensors: dict[str, Tensor], roles: dict[str, Role], num_nodes: int, positional: bool
-) -> GraphData:
-    """Check that every tensor fits its role and that the data holds one graph only."""
-    if num_nodes < 1:
-        raise PartitionError(f"a graph of {num_nodes} nodes cannot be partitioned")
-    data = GraphData(tensors, roles, num_nodes, positional)
-    edges = data.edges()
-    for name, role in roles.items():
-        value = tensors[name]
-        if role is Role.EDGE_INDEX:
-            _check_edge_index(value, num_nodes, name)
-            if not torch.equal(value, edges):
+def _checked(data: GraphData, sizes: Sizes) -> GraphData:
+    """Check that every tensor fits its role."""
+    if data.num_nodes < 1:
+        raise PartitionError(f"a graph of {data.num_nodes} nodes cannot be partitioned")
+    for name, member in data.members.items():
+        value = data.tensors[name]
+        if member.role.is_index:
+            edge_set = data.schema.edge_set(member.of)
+            ends = edge_set.source, edge_set.destination
+            _check_edge_index(value, (sizes.nodes[ends[0]], sizes.nodes[ends[1]]), ends, name)
+            if not torch.equal(value, data.edges(member.of)):
                 raise PartitionError(
-                    f"{name!r} holds another graph than the first edge index: keep one of them"
+                    f"{name!r} holds another graph than the first edge index of {member.of!r}: name another set"
                 )
-        elif role is Role.ADJACENCY:
-            _check_adjacency(value, edges, num_nodes, name)
-        elif role in (Role.NODE, Role.EDGE):
-            rows = num_nodes if role is Role.NODE else edges.size(1)
-            if value.layout in SPARSE_LAYOUTS or value.dim() == 0 or value.size(0) != rows:
+        elif member.role is Role.ADJACENCY:
+            if not data.schema.homogeneous:
                 raise PartitionError(
-                    f"{name!r} has role {role.value!r}, so it must be dense with {rows} rows, but its "
-                    f"shape is {list(value.shape)}"
+                    f"adjacency {name!r} of a heterogeneous graph: pass an edge_index instead"
                 )
+            _check_adjacency(value, data.edges(), data.num_nodes, name)
+        elif member.role in (Role.NODE, Role.EDGE):
+            _check_rows(value, member, sizes, name)
     return data
 
 
-def _check_edge_index(value: Tensor, num_nodes: int, name: str) -> None:
-    outside = ((value < 0) | (value >= num_nodes)).nonzero()
+def _check_rows(value: Tensor, member: Member, sizes: Sizes, name: str) -> None:
+    known = sizes.nodes if member.role is Role.NODE else sizes.edges
+    if member.of not in known:
+        sets = ", ".join(repr(n) for n in known)
+        raise PartitionError(f"{name!r} has role {str(member)!r}, but there are only the sets {sets}")
+    rows = known[member.of]
+    if value.layout in SPARSE_LAYOUTS or value.dim() == 0 or value.size(0) != rows:
+        raise PartitionError(
+            f"{name!r} has role {str(member)!r}, so it must be dense with {rows} rows, but its shape is "
+            f"{list(value.shape)}"
+        )
+
+
+def _check_edge_index(value: Tensor, counts: tuple[int, int], ends: tuple[str, str], name: str) -> None:
+    limits = torch.tensor(counts, device=value.device).unsqueeze(1)
+    outside = ((value < 0) | (value >= limits)).nonzero()
     if outside.numel() > 0:
         row, edge = outside[0].tolist()
+        of = f" of {ends[row]!r}" if ends[row] else ""
         raise PartitionError(
-            f"{name}[{row}, {edge}] is {int(value[row, edge])}, but the graph has {num_nodes} nodes "
-            f"(0..{num_nodes - 1})"
+            f"{name}[{row}, {edge}] is {int(value[row, edge])}, but the graph has {counts[row]} nodes{of} "
+            f"(0..{counts[row] - 1}); if it holds no numbers of nodes, pass roles={{{name!r}: "
+            '"replicated"}'
         )
 
 
@@ -229,7 +256,7 @@ def _check_adjacency(value: Tensor, edges: Tensor, num_nodes: int, name: str) ->
             f"adjacency {name!r} has shape {list(value.shape)}, but the graph has {num_nodes} nodes"
         )
     pattern = value.indices()
-    _check_edge_index(pattern, num_nodes, f"{name}.indices()")
+    _check_edge_index(pattern, (num_nodes, num_nodes), ("", ""), f"{name}.indices()")
     keys = sorted_unique(edges[1] * num_nodes + edges[0])
     if not torch.equal(keys, pattern[0] * num_nodes + pattern[1]):
         raise PartitionError(

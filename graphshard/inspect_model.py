@@ -24,8 +24,10 @@ from graphshard.graphdata import Roles
 from graphshard.names import Names, dtype_text
 from graphshard.partition import ShardedGraph, partition
 from graphshard.passes.pipeline import Stage
+from graphshard.placement import PAIRS
 from graphshard.roles import Role
 from graphshard.runtime import compile_captured
+from graphshard.sets import EdgeSet, Schema
 
 __all__ = ["diff"]
 
@@ -102,7 +104,7 @@ def diff(
         else:
             shards = _sharded(data, num_parts, roles)
             stages = DistributedModule(model).stages(shards[0])
-            halo = shards.report.halo
+            halo = shards.report.halo_by_plan
         names = Names([stage.program for stage in stages])
         trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
         traffic = traffic_of(stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo)
@@ -134,7 +136,9 @@ def _symbolic(model: nn.Module, features: int | None, inputs: Mapping[str, str])
     """Capture on what the arguments are said to be."""
     specs = argument_specs(model, features, inputs)
     leaves, structure = pytree.tree_flatten(((), specs))
-    return compile_captured(capture(model, Signature(tuple(leaves), structure, tuple(specs)))).stages
+    pairs = (EdgeSet(name, plan=PAIRS) for name, spec in specs.items() if spec.role is Role.PAIRS)
+    schema = Schema(edges=(EdgeSet(), *pairs))
+    return compile_captured(capture(model, Signature(tuple(leaves), structure, tuple(specs), schema))).stages
 
 
 def argument_specs(
@@ -203,8 +207,8 @@ def _parse(name: str, text: str, model: nn.Module) -> TensorSpec:
             f"{known.replace('|', ', ')} and a dtype of {', '.join(_DTYPES)}, such as node:f32:16"
         )
     role, sizes = Role(found[1]), tuple(int(size) for size in (found[3] or "").split("x") if size)
-    if role is Role.EDGE_INDEX:
-        return TensorSpec(role, torch.int64, (2,))
+    if role.is_index:
+        return TensorSpec(role, torch.int64, (2,), name if role is Role.PAIRS else "")
     if math.prod(sizes) < 1:
         raise DataError(f"{text!r} gives {name!r} a size of 0")
     return TensorSpec(role, dtype, () if role is Role.ADJACENCY else sizes)

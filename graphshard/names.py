@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from graphshard.passes.base import Program
+from graphshard.passes.base import Input, Program
 from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Placement, Rows, Size
 
 Key = tuple[str, str]
@@ -82,7 +82,7 @@ class Names:
     def _read_inputs(self, program: Program) -> None:
         for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
             stored = spec.kind in ("parameter", "buffer", "constant")
-            self._inputs[spec.name] = spec.target if stored else _GRAPH_SIZES.get(spec.target, spec.name)
+            self._inputs[spec.name] = spec.target if stored else _graph_size(spec) or spec.name
             if spec.kind == "graph" and spec.target in _PLAN:
                 self._plan.add(spec.name)
             placement, value = node.meta.get("placement"), node.meta.get("val")
@@ -141,12 +141,12 @@ class Names:
     def size(self, rows: Rows) -> str:
         """How many rows there are, in symbols."""
         match rows:
-            case Owned():
-                return "n"
-            case Halo():
-                return "n+h"
-            case Edges():
-                return "e"
+            case Owned(nodes):
+                return _of("n", nodes)
+            case Halo(nodes, plan):
+                return f"{_of('n', nodes)}+{_of('h', nodes, plan)}"
+            case Edges(name):
+                return _of("e", name)
             case Kept(inner, mask):
                 return f"{self.size(inner)}[{self._mask(mask)}]"
             case Joined(parts):
@@ -182,6 +182,17 @@ class Names:
 
     def _mask(self, name: str) -> str:
         return self._by_node_name.get(name) or self._inputs.get(name, name)
+
+
+def _of(symbol: str, *names: str) -> str:
+    """``n``, or ``n(paper)`` of a named set."""
+    given = ", ".join(name for name in names if name)
+    return f"{symbol}({given})" if given else symbol
+
+
+def _graph_size(spec: Input) -> str | None:
+    """``N``, ``E(author__writes__paper)``: the size of the whole graph that an input is, if it is one."""
+    return _of(_GRAPH_SIZES[spec.target], *spec.of) if spec.target in _GRAPH_SIZES else None
 
 
 def dtype_text(dtype: torch.dtype) -> str:

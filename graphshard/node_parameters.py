@@ -24,38 +24,47 @@ from torch import Tensor, nn
 
 from graphshard.errors import ShardError
 from graphshard.ops import all_reduce
-from graphshard.roles import Role
+from graphshard.roles import Member, Role
 from graphshard.shard import Shard
 
+GivenParameters = Sequence[str] | Mapping[str, str]
+"""``state_dict`` keys, or key -> node type where the graph has several."""
 
-def with_owned_rows(model: nn.Module, names: Sequence[str], shard: Shard) -> nn.Module:
+
+def sets_of(given: GivenParameters) -> dict[str, str]:
+    """``state_dict`` key -> node set; that of a homogeneous graph has no name."""
+    return dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, "")
+
+
+def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> nn.Module:
     """A twin of ``model`` whose node parameters hold the shard's owned rows only; all else is shared.
 
     Args:
         model: with whole parameters ``[N, ...]``; not changed.
-        names: ``state_dict`` keys of the node parameters; tied ones need one of their names.
+        sets: ``state_dict`` key -> node set of the node parameters; tied ones need one of their names.
         shard: this rank's.
 
     Returns:
-        A module with Parameters of its own, ``[n, ...]``, for ``names`` and everything tied to them.
+        A module with Parameters of its own, ``[n, ...]``, for these and everything tied to them.
 
     Raises:
-        ShardError: there is no such parameter, or it does not have one row for each node.
+        ShardError: there is no such parameter or node set, or it does not have one row for each node.
     """
-    if not names:
+    if not sets:
         return model
     every = dict(model.named_parameters(remove_duplicate=False))
     twins: dict[int, nn.Parameter] = {}
-    for name in names:
+    for name, of in sets.items():
         if name not in every:
             raise ShardError(f"the model has no parameter {name!r}; it has {', '.join(every) or 'none'}")
         whole = every[name]
-        if whole.dim() == 0 or whole.size(0) != shard.num_nodes:
+        nodes = shard.node_set(of).num_nodes
+        if whole.dim() == 0 or whole.size(0) != nodes:
             raise ShardError(
-                f"the node parameter {name!r} must have one row for each of the {shard.num_nodes} nodes, but "
-                f"its shape is {list(whole.shape)}"
+                f"the node parameter {name!r} must have one row for each of the {nodes} nodes, but its shape is "
+                f"{list(whole.shape)}"
             )
-        rows = shard.scatter(whole.detach(), Role.NODE).clone()
+        rows = shard.scatter(whole.detach(), Member(Role.NODE, of)).clone()
         twins[id(whole)] = nn.Parameter(rows, whole.requires_grad)
     return _twin(model, twins, {})
 
@@ -84,14 +93,14 @@ class NodeParameters:
 
     Args:
         twin: the module that holds their owned rows.
-        names: their ``state_dict`` keys; those of tied ones are found.
+        sets: their ``state_dict`` keys -> node set; those of tied ones are found.
         shard: the rank's.
         group: the process group's name; ``""`` for a single rank.
     """
 
-    def __init__(self, twin: nn.Module, names: Sequence[str], shard: Shard, group: str) -> None:
-        self.names, self._shard, self._group = tuple(names), shard, group
-        self._keys = _tied(twin, names)
+    def __init__(self, twin: nn.Module, sets: Mapping[str, str], shard: Shard, group: str) -> None:
+        self.sets, self._shard, self._group = dict(sets), shard, group
+        self._keys = _tied(twin, sets)
 
     def check(self, shard: Shard) -> None:
         """Refuse a call on another part of the graph.
@@ -99,7 +108,10 @@ class NodeParameters:
         Raises:
             ShardError: the rows belong to other nodes.
         """
-        if shard is not self._shard and not torch.equal(shard.node_ids, self._shard.node_ids):
+        if shard is not self._shard and not all(
+            torch.equal(shard.node_set(of).owned_ids, self._shard.node_set(of).owned_ids)
+            for of in self.sets.values()
+        ):
             raise ShardError(
                 "the model's node parameters were cut for another shard: call it with the shard that was given "
                 "to distribute()"
@@ -112,63 +124,63 @@ class NodeParameters:
         module.register_load_state_dict_pre_hook(partial(NodeParameters._take_owned, self))  # type: ignore[no-untyped-call]
 
     def _make_whole(self, _module: nn.Module, state: dict[str, Any], prefix: str, _meta: Any) -> None:
-        for key in self._keys:
-            state[prefix + key] = self._gather(state[prefix + key])
+        for key, of in self._keys.items():
+            state[prefix + key] = self._gather(state[prefix + key], of)
 
     def _take_owned(self, _module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        for key in self._keys:
+        for key, of in self._keys.items():
             if prefix + key in state:
-                state[prefix + key] = self._scatter(state[prefix + key])
+                state[prefix + key] = self._scatter(state[prefix + key], of)
 
     def gather_optimizer(
         self, twin: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> dict[str, Any]:
         """The optimiser's state with all rows. Collective."""
-        return self._mapped(twin, optimizer, state, self._shard.num_owned, self._gather)
+        return self._mapped(twin, optimizer, state, self._gather)
 
     def scatter_optimizer(
         self, twin: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> dict[str, Any]:
         """The rows of a whole optimiser's state that this rank keeps."""
-        return self._mapped(twin, optimizer, state, self._shard.num_nodes, self._scatter)
+        return self._mapped(twin, optimizer, state, self._scatter)
 
     def _mapped(
         self,
         twin: nn.Module,
         optimizer: torch.optim.Optimizer,
         state: dict[str, Any],
-        rows: int,
-        change: Callable[[Tensor], Tensor],
+        change: Callable[[Tensor, str], Tensor],
     ) -> dict[str, Any]:
         """``state`` with ``change`` applied to what has a row for each row of a node parameter."""
-        cut = {id(twin.get_parameter(name)) for name in self.names}
+        cut = {id(twin.get_parameter(name)): of for name, of in self.sets.items()}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         numbers = [n for group in state["param_groups"] for n in group["params"]]
         mapped = dict(state["state"])
         for parameter, number in zip(parameters, numbers, strict=True):
-            if id(parameter) not in cut or number not in mapped:
-                continue
-            shape = (rows, *parameter.shape[1:])
-            mapped[number] = {
-                key: change(value) if isinstance(value, Tensor) and tuple(value.shape) == shape else value
-                for key, value in mapped[number].items()
-            }
+            if id(parameter) in cut and number in mapped:
+                of = cut[id(parameter)]
+                # Moments have the parameter's shape; a step count has none.
+                mapped[number] = {
+                    key: change(value, of) if isinstance(value, Tensor) and value.dim() else value
+                    for key, value in mapped[number].items()
+                }
         return {**state, "state": mapped}
 
-    def _gather(self, rows: Tensor) -> Tensor:
+    def _gather(self, rows: Tensor, of: str) -> Tensor:
         """``[n, ...]`` on each rank -> ``[N, ...]`` on every rank: a sum to which each row has one term."""
-        shard, rows = self._shard, rows.detach()
-        whole = rows.new_zeros((shard.num_nodes, *rows.shape[1:]))
-        whole[shard.node_ids[: shard.num_owned].to(rows.device)] = rows
+        nodes, rows = self._shard.node_set(of), rows.detach()
+        whole = rows.new_zeros((nodes.num_nodes, *rows.shape[1:]))
+        whole[nodes.owned_ids.to(rows.device)] = rows
         total: Tensor = all_reduce(whole, "sum", self._group)
         return total
 
-    def _scatter(self, whole: Tensor) -> Tensor:
-        return self._shard.scatter(whole, Role.NODE)
+    def _scatter(self, whole: Tensor, of: str) -> Tensor:
+        """``[N, ...]`` -> this rank's ``[n, ...]``."""
+        return self._shard.scatter(whole, Member(Role.NODE, of))
 
 
-def _tied(model: nn.Module, names: Sequence[str]) -> list[str]:
-    """All ``state_dict`` keys of the Parameters called ``names``."""
+def _tied(model: nn.Module, sets: Mapping[str, str]) -> dict[str, str]:
+    """All ``state_dict`` keys of the Parameters called so, with their node set."""
     every = dict(model.named_parameters(remove_duplicate=False))
-    wanted = {id(every[name]) for name in names}
-    return [name for name, parameter in every.items() if id(parameter) in wanted]
+    wanted = {id(every[name]): of for name, of in sets.items()}
+    return {name: wanted[id(p)] for name, p in every.items() if id(p) in wanted}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from graphshard.errors import DataError
-from graphshard.graphdata import GraphData, as_graph_data
+from graphshard.graphdata import GraphData, Roles, as_graph_data
 from graphshard.roles import Role
 
 MASKS = ("train_mask", "val_mask", "test_mask")
@@ -80,11 +82,11 @@ def node_task(
         raise DataError(f"x of {name} must be [N, F], but its shape is {list(x.shape)}")
     labels = _checked_labels(y, name, num_classes)
     tensors = {"x": x, "edge_index": edges, "y": labels, **masks, **(more or {})}
-    known = dict.fromkeys(("x", "y", *MASKS), Role.NODE)
-    known |= dict.fromkeys(tensors.keys() & set(EDGE_KEYS), Role.EDGE)
+    known: Roles = dict.fromkeys(("x", "y", *MASKS), Role.NODE)
+    known = {**known, **dict.fromkeys(tensors.keys() & set(EDGE_KEYS), Role.EDGE)}
     checked = as_graph_data(tensors, known, x.size(0))
     classes = num_classes or (int(labels.max()) + 1 if labels.numel() else 0)
-    return GraphData(checked.tensors, checked.roles, checked.num_nodes, num_classes=classes, name=name)
+    return replace(checked, num_classes=classes, name=name)
 
 
 def _checked_labels(y: Tensor, name: str, num_classes: int) -> Tensor:

@@ -1,86 +1,47 @@
 """Cut a graph into shards: METIS says who owns which node, an edge lives with its destination.
 
-data -> roles and checks (graphdata) -> node -> part -> local numbers, halo plans -> one Shard per part
+data -> roles and checks (graphdata) -> node -> part (assign) -> local numbers, halo plans -> one Shard per part
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, overload
 
-import pymetis
-import torch
 from torch import Tensor
 
+from graphshard.assign import Method, assign
 from graphshard.errors import PartitionError
-from graphshard.graphdata import Roles, as_graph_data, sorted_unique
+from graphshard.graphdata import Roles, as_graph_data
 from graphshard.numbering import build_shard, number_nodes
+from graphshard.partition_report import PartitionReport, report_of
 from graphshard.shard import Shard
 from graphshard.shard_io import save
-
-
-@dataclass(frozen=True)
-class PartitionReport:
-    """How good a partition is. Tuples have one entry for each part.
-
-    Attributes:
-        num_parts: number of parts.
-        num_nodes: N.
-        num_edges: E.
-        edge_cut: edges whose two ends lie in different parts.
-        halo_nodes: total number of halo copies.
-        owned: owned nodes of each part.
-        halo: halo nodes of each part.
-        edges: edges of each part.
-        node_balance: the largest part's owned nodes over the mean; 1.0 is perfect.
-        edge_balance: the same of edges; 1.0 where there are none.
-        replication_factor: ``(N + halo_nodes) / N``, how often a node is held.
-    """
-
-    num_parts: int
-    num_nodes: int
-    num_edges: int
-    edge_cut: int
-    halo_nodes: int
-    owned: tuple[int, ...]
-    halo: tuple[int, ...]
-    edges: tuple[int, ...]
-    node_balance: float
-    edge_balance: float
-    replication_factor: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain Python values, ready for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    def __str__(self) -> str:
-        cut = self.edge_cut / max(self.num_edges, 1)
-        lines = [
-            f"{self.num_nodes} nodes, {self.num_edges} edges in {self.num_parts} parts: "
-            f"{self.edge_cut} edges cut ({cut:.1%}), each node held {self.replication_factor:.2f} times",
-            f"largest part over mean: nodes {self.node_balance:.2f}, edges {self.edge_balance:.2f}",
-            f"{'part':>5} {'owned':>10} {'halo':>10} {'edges':>12}",
-        ]
-        columns = zip(self.owned, self.halo, self.edges, strict=True)
-        lines += [f"{part:>5} {n:>10} {h:>10} {e:>12}" for part, (n, h, e) in enumerate(columns)]
-        return "\n".join(lines)
 
 
 class ShardedGraph(Sequence[Shard]):
     """The shards of one graph, in the order of their ranks.
 
     Attributes:
-        assignment: int64 ``[N]``, the part that owns each node.
+        assignments: of each node set int64 ``[N]``, the part that owns each node.
         report: how good the partition is.
     """
 
-    def __init__(self, shards: Sequence[Shard], assignment: Tensor, report: PartitionReport) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], assignments: Mapping[str, Tensor], report: PartitionReport
+    ) -> None:
         self._shards = tuple(shards)
-        self.assignment = assignment
+        self.assignments = dict(assignments)
         self.report = report
+
+    @property
+    def assignment(self) -> Tensor:
+        """int64 ``[N]``, the part that owns each node of a homogeneous graph."""
+        if len(self.assignments) != 1:
+            raise PartitionError("the graph has several node types: read assignments[node_type]")
+        return next(iter(self.assignments.values()))
 
     @overload
     def __getitem__(self, index: int) -> Shard: ...
@@ -106,17 +67,20 @@ def partition(
     data: Any,
     num_parts: int,
     *,
-    method: str | Tensor | Callable[[Tensor, int, int], Tensor] = "metis",
+    method: Method = "metis",
     roles: Roles | None = None,
     seed: int = 0,
-    num_nodes: int | None = None,
+    num_nodes: int | Mapping[str, int] | None = None,
 ) -> ShardedGraph:
     """Cut a graph into ``num_parts`` shards.
 
     Args:
         data: one of
 
-            - a PyG ``Data``: ``edge_index`` by definition; values that are no tensor are left out;
+            - a PyG ``Data``: ``edge_index`` by definition, any other int64 ``[2, L]`` holds pairs of nodes to
+              be scored; values that are no tensor are left out;
+            - a PyG ``HeteroData``, or the same as dicts: ``{"x_dict": {"paper": x}, "edge_index_dict":
+              {("author", "writes", "paper"): edge_index}}``; node types are cut jointly;
             - a mapping of names to tensors, with ``"edge_index"``, one int64 ``[2, E]`` or a
               ``torch.sparse`` adjacency ``[N, N]``;
             - the sequence of forward's own tensors, named ``"0"``, ``"1"``, ...;
@@ -126,10 +90,13 @@ def partition(
 
         num_parts: number of shards, at least 1; parts may be empty.
         method: ``"metis"``; a function ``(edge_index, num_nodes, num_parts) -> int64 [N]``; or that tensor.
-        roles: name -> ``"node"|"edge"|"edge_index"|"adjacency"|"replicated"`` where dtype and shape leave a
-            doubt, or are misleading; anything that has neither N nor E rows is replicated.
+            Of several node types all three are dicts: edge set -> index, node type -> N, node type -> parts.
+        roles: name -> ``"node"|"edge"|"edge_index"|"pairs"|"adjacency"|"replicated"`` where dtype and shape
+            leave a doubt, or are misleading; anything that has neither N nor E rows is replicated. A set is
+            named behind a colon: ``"edge:edge_label_index"`` for what has a row for each pair,
+            ``"node:user"``; a bipartite graph of plain tensors by ``"edge_index:user->movie"``.
         seed: METIS' seed; the same input and seed give the same shards.
-        num_nodes: N, where the data cannot say.
+        num_nodes: N, or node type -> N, where the data cannot say.
 
     Returns:
         The shards, with detached tensors that stay on the data's device; ids and plans are on the CPU.
@@ -139,11 +106,10 @@ def partition(
     """
     parts = _as_count(num_parts)
     graph = as_graph_data(data, roles, num_nodes)
-    edges = graph.edges().cpu()
-    assignment = _assign(edges, graph.num_nodes, parts, method, seed)
-    numbering = number_nodes(edges, assignment, parts)
+    assignments = assign(graph, parts, method, seed)
+    numbering = number_nodes(graph, assignments, parts)
     shards = [build_shard(graph, numbering, rank) for rank in range(parts)]
-    return ShardedGraph(shards, assignment, _report(shards, edges, assignment))
+    return ShardedGraph(shards, assignments, report_of(graph, shards, assignments))
 
 
 def _as_count(num_parts: int) -> int:
@@ -154,84 +120,3 @@ def _as_count(num_parts: int) -> int:
     if parts < 1:
         raise PartitionError(f"num_parts must be at least 1, not {parts}")
     return parts
-
-
-def _assign(
-    edges: Tensor,
-    num_nodes: int,
-    num_parts: int,
-    method: str | Tensor | Callable[[Tensor, int, int], Tensor],
-    seed: int,
-) -> Tensor:
-    """int64 ``[N]`` on the CPU, checked."""
-    if isinstance(method, str):
-        if method != "metis":
-            raise PartitionError(
-                f"there is no partition method {method!r}: use 'metis', a function or a tensor"
-            )
-        return metis(edges, num_nodes, num_parts, seed)
-    found = method if isinstance(method, Tensor) else method(edges, num_nodes, num_parts)
-    if not isinstance(found, Tensor) or found.dtype != torch.int64 or tuple(found.shape) != (num_nodes,):
-        what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise PartitionError(f"the assignment must be an int64 tensor of {num_nodes} part ids, not {what}")
-    found = found.detach().cpu()
-    outside = ((found < 0) | (found >= num_parts)).nonzero()
-    if outside.numel() > 0:
-        node = int(outside[0])
-        raise PartitionError(
-            f"node {node} is assigned to part {int(found[node])}, but parts are 0..{num_parts - 1}"
-        )
-    return found.clone()
-
-
-def metis(edge_index: Tensor, num_nodes: int, num_parts: int, seed: int = 0) -> Tensor:
-    """Part of each node by METIS: few cut edges, parts alike in their number of edges.
-
-    Works on the graph made undirected, without self loops and parallel edges. A node weighs its in-degree
-    + 1, because an edge is computed by its destination's part.
-
-    Args:
-        edge_index: int64 ``[2, E]``, ids below ``num_nodes``.
-        num_nodes: N.
-        num_parts: number of parts.
-        seed: METIS' seed.
-
-    Returns:
-        int64 ``[N]``. With at least as many parts as nodes, every node is a part.
-    """
-    if num_parts == 1:
-        return torch.zeros(num_nodes, dtype=torch.int64)
-    if num_parts >= num_nodes:  # METIS complains on stdout about graphs this small
-        return torch.arange(num_nodes)
-    source, destination = edge_index[:, edge_index[0] != edge_index[1]]
-    keys = sorted_unique(torch.cat([source * num_nodes + destination, destination * num_nodes + source]))
-    if keys.numel() == 0:
-        return torch.arange(num_nodes) * num_parts // num_nodes
-    starts = torch.zeros(num_nodes + 1, dtype=torch.int64)
-    starts[1:] = torch.bincount(keys // num_nodes, minlength=num_nodes).cumsum(0)
-    weights = torch.bincount(edge_index[1], minlength=num_nodes) + 1
-    options = pymetis.Options(seed=seed)
-    graph = pymetis.CSRAdjacency(starts.numpy(), (keys % num_nodes).numpy())
-    _, parts = pymetis.part_graph(num_parts, graph, vweights=weights.numpy(), options=options)
-    return torch.tensor(parts, dtype=torch.int64)
-
-
-def _report(shards: Sequence[Shard], edges: Tensor, assignment: Tensor) -> PartitionReport:
-    owned, halo, own_edges = (
-        tuple(getattr(shard, name) for shard in shards)
-        for name in ("num_owned", "num_halo", "num_local_edges")
-    )
-    parts, num_nodes, num_edges = len(shards), assignment.numel(), edges.size(1)
-    return PartitionReport(
-        num_parts=parts,
-        num_nodes=num_nodes,
-        num_edges=num_edges,
-        edge_cut=int((assignment[edges[0]] != assignment[edges[1]]).sum()),
-        halo_nodes=sum(halo),
-        owned=owned,
-        halo=halo,
-        edges=own_edges,
-        node_balance=max(owned) * parts / num_nodes,
-        edge_balance=max(own_edges) * parts / num_edges if num_edges else 1.0,
-        replication_factor=(num_nodes + sum(halo)) / num_nodes,
-    )

@@ -4,44 +4,69 @@ A value of a captured program is placed by saying, for each dim, which *rows* a 
 
     x           f32[N, 16]   ->  dims = (Owned, None)         this rank's own nodes
     halo_sync(x)             ->  dims = (Halo, None)          own nodes, then copies of other ranks' nodes
-    edge_index  i64[2, E]    ->  dims = (None, Edges), points = (HALO, OWNED)
+    edge_index  i64[2, E]    ->  dims = (None, Edges), points = (halo, owned)
     x[train_mask]            ->  dims = (Kept(Owned, "train_mask"), None)
     x.sum(0)                 ->  dims = (None,), partial = "sum"
     weight                   ->  dims = (None, None)          the same on every rank
 
 Shapes cannot tell these apart ([E|N] and [N|E] have one symbolic size), so rows have an identity of their
 own: two tensors combine row by row only where their rows are *equal*.
+
+A graph has node sets and edge sets. A homogeneous graph has one of each, without a name; of a heterogeneous one
+they are its types, and pairs to be scored are a further edge set::
+
+    x_dict["paper"]                    ->  Owned(paper)
+    edge_index_dict[author, ., paper]  ->  Edges(author__writes__paper) -> (halo(author), owned(paper))
+    edge_label_index                   ->  Edges(edge_label_index) -> (halo(pairs), owned)
+
+A node set has a *plan* for each kind of index that reads it: one for the edges that messages run along, one for
+pairs, so that a layer does not fetch the rows that only pairs need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
+
+MESSAGES, PAIRS = "", "pairs"
+"""The plans of a node set: the halo that edges read, and the halo that pairs read."""
+
+
+def _named(word: str, *names: str) -> str:
+    """``Owned``, ``Owned(paper)``, ``Halo(paper, pairs)``: empty names are left out."""
+    given = ", ".join(name for name in names if name)
+    return f"{word}({given})" if given else word
 
 
 @dataclass(frozen=True)
 class Owned:
-    """The nodes that this rank computes; n rows."""
+    """The nodes of one node set that this rank computes; n rows."""
+
+    nodes: str = ""
 
     def __str__(self) -> str:
-        return "Owned"
+        return _named("Owned", self.nodes)
 
 
 @dataclass(frozen=True)
 class Halo:
-    """The owned nodes, then the copies of other ranks' nodes that local edges read; n + h rows."""
+    """The owned nodes, then the copies of other ranks' nodes that a plan's indices read; n + h rows."""
+
+    nodes: str = ""
+    plan: str = MESSAGES
 
     def __str__(self) -> str:
-        return "Halo"
+        return _named("Halo", self.nodes, self.plan)
 
 
 @dataclass(frozen=True)
 class Edges:
-    """The edges that end in this rank's nodes; e rows."""
+    """The edges of one edge set that end in this rank's nodes; e rows."""
+
+    name: str = ""
 
     def __str__(self) -> str:
-        return "Edges"
+        return _named("Edges", self.name)
 
 
 @dataclass(frozen=True)
@@ -83,17 +108,40 @@ def segments(rows: Rows) -> tuple[Rows, ...]:
 
 def same_segments(a: Rows, b: Rows) -> bool:
     """Whether two row sets hold the same segments in any order (enough where all rows are equal)."""
-    return sorted(map(str, segments(a))) == sorted(map(str, segments(b)))
+    return sorted(map(repr, segments(a))) == sorted(map(repr, segments(b)))
 
 
-class Points(IntEnum):
-    """What the integers of a tensor number, ordered by how far they reach."""
+@dataclass(frozen=True)
+class Points:
+    """What the integers of a tensor number: rows of one node set.
 
-    OWNED = 1
-    HALO = 2
+    Attributes:
+        nodes: the node set.
+        plan: the plan in whose halo some of them are; None where all are owned.
+    """
+
+    nodes: str = ""
+    plan: str | None = None
+
+    @property
+    def rows(self) -> Owned | Halo:
+        """The rows that a table must have to be read by these numbers."""
+        return Owned(self.nodes) if self.plan is None else Halo(self.nodes, self.plan)
+
+    def fits(self, rows: Owned | Halo) -> bool:
+        """Whether these numbers are numbers of ``rows``, without any row being fetched first."""
+        return rows.nodes == self.nodes and (self.plan is None or rows == self.rows)
 
     def __str__(self) -> str:
-        return self.name.lower()
+        return _named("owned" if self.plan is None else "halo", self.nodes, self.plan or "")
+
+
+def joined(*points: Points) -> Points | None:
+    """What numbers point into that are some of each: the furthest; None where no plan holds them all."""
+    plans = {p.plan for p in points if p.plan is not None}
+    if len({p.nodes for p in points}) != 1 or len(plans) > 1:
+        return None
+    return Points(points[0].nodes, next(iter(plans), None))
 
 
 Pointing = Points | tuple[Points | None, ...] | None
@@ -141,7 +189,8 @@ class Placed:
     def resolved(self) -> Placed:
         """The placement after the pending reduction over ranks."""
         if self.mirror:
-            return replace(self, dims=tuple(Owned() if d == Halo() else d for d in self.dims), mirror=None)
+            owned = (Owned(d.nodes) if isinstance(d, Halo) else d for d in self.dims)
+            return replace(self, dims=tuple(owned), mirror=None)
         return replace(self, partial=None)
 
     def __str__(self) -> str:
@@ -172,8 +221,18 @@ class Size:
         return f"Size({'+'.join(map(str, self.rows))})" if self.rows else "Number"
 
 
-Placement = Placed | Size | tuple["Placement", ...]
-"""The placement of any value of a program: a tensor, an int or float, a tuple of them."""
+@dataclass(frozen=True)
+class Plan:
+    """Part of the plan that fetches the rows ``halo``: an index of rows to send, or counts."""
+
+    halo: Halo
+
+    def __str__(self) -> str:
+        return f"Plan({self.halo})"
+
+
+Placement = Placed | Size | Plan | tuple["Placement", ...]
+"""The placement of any value of a program: a tensor, an int or float, part of a plan, a tuple of them."""
 
 
 def _points_text(points: Pointing) -> str:
@@ -190,24 +249,24 @@ def replicated(ndim: int) -> Placed:
 def widest(*points: Pointing) -> Pointing:
     """What the entries of several tensors point into when they are joined entry by entry.
 
-    ``None`` where any of them points into nothing.
+    ``None`` where any of them points into nothing, or no plan holds the rows of all.
     """
     if any(p is None for p in points):
         return None
     length = max((len(p) for p in points if isinstance(p, tuple)), default=0)
     if not length:
-        return max(p for p in points if isinstance(p, Points))
+        return joined(*(p for p in points if isinstance(p, Points)))
     spread = [p if isinstance(p, tuple) else (p,) * length for p in points]
     merged: list[Points | None] = []
     for row in zip(*spread, strict=True):
         known = [p for p in row if p is not None]
-        merged.append(max(known) if len(known) == len(row) else None)
+        merged.append(joined(*known) if len(known) == len(row) else None)
     return tuple(merged)
 
 
 def reach(points: Pointing) -> Points | None:
-    """The furthest that any entry points; None where some entry points into nothing."""
+    """The furthest that any entry points; None where some entry points into nothing, or they have no plan."""
     if isinstance(points, tuple):
         known = [p for p in points if p is not None]
-        return max(known) if known and len(known) == len(points) else None
+        return joined(*known) if known and len(known) == len(points) else None
     return points

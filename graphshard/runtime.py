@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphshard.capture.export import Captured
-from graphshard.passes.base import Program
+from graphshard.passes.base import Program, part_of
 from graphshard.passes.pipeline import Pipeline, Stage
 from graphshard.shard import Shard
 
@@ -56,25 +56,29 @@ class State:
         )
 
 
-def graph_inputs(shard: Shard, group: str, dropout_key: tuple[int, int]) -> dict[str, Any]:
+GraphParts = dict[tuple[str, tuple[str, ...]], Any]
+"""The parts of a shard by ``Input.target`` and ``Input.of``."""
+
+
+def graph_inputs(shard: Shard, group: str, dropout_key: tuple[int, int]) -> GraphParts:
     """The parts of a shard that a program can ask for (``graphshard.passes.base.GRAPH_INPUTS``)."""
-    return {
-        "send_index": shard.halo.send_index,
-        "send_splits": list(shard.halo.send_splits),
-        "recv_splits": list(shard.halo.recv_splits),
-        "group": group,
-        "node_ids": shard.node_ids,
-        "owned_ids": shard.node_ids[: shard.num_owned],
-        "edge_ids": shard.edge_ids,
-        "num_nodes": shard.num_nodes,
-        "num_edges": shard.num_edges,
-        "dropout_key": dropout_key,
-    }
+    parts: GraphParts = {("group", ()): group, ("dropout_key", ()): dropout_key}
+    for name, nodes in shard.node_sets.items():
+        parts["num_nodes", part_of(name)] = nodes.num_nodes
+        parts["owned_ids", part_of(name)] = nodes.owned_ids
+        for plan, halo in nodes.plans.items():
+            of = part_of(name, plan)
+            parts["send_index", of] = halo.send_index
+            parts["send_splits", of] = list(halo.send_splits)
+            parts["recv_splits", of] = list(halo.recv_splits)
+            parts["node_ids", of] = nodes.node_ids[plan]
+    for name, edges in shard.edge_sets.items():
+        parts["num_edges", part_of(name)] = edges.num_edges
+        parts["edge_ids", part_of(name)] = edges.edge_ids
+    return parts
 
 
-def program_inputs(
-    program: Program, state: State, flat: Sequence[Tensor], graph: Mapping[str, Any]
-) -> list[Any]:
+def program_inputs(program: Program, state: State, flat: Sequence[Tensor], graph: GraphParts) -> list[Any]:
     """The values of a program's placeholders, in order.
 
     Buffers that the program replaces are handed in as copies: their values before the step may be needed by
@@ -93,11 +97,11 @@ def program_inputs(
         elif spec.kind == "user":
             values.append(flat[int(spec.target)])
         else:
-            values.append(graph[spec.target])
+            values.append(graph[spec.target, spec.of])
     return values
 
 
-def run(compiled: Compiled, state: State, flat: Sequence[Tensor], graph: Mapping[str, Any]) -> Any:
+def run(compiled: Compiled, state: State, flat: Sequence[Tensor], graph: GraphParts) -> Any:
     """One forward: forward's return value; buffers that it changes are changed in ``state``."""
     program = compiled.program
     results = program.module(*program_inputs(program, state, flat, graph))

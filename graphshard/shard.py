@@ -9,8 +9,7 @@ Owned nodes are 0..n-1, sorted by global id; halo nodes n..n+h-1, grouped by own
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,17 +17,27 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import ShardError
+from graphshard.gather_rows import gather_rows
 from graphshard.halo import HaloPlan
-from graphshard.roles import Role
+from graphshard.paths import Path, nested
+from graphshard.placement import MESSAGES
+from graphshard.roles import GivenRole, Member, Role, as_member
+from graphshard.set_shards import EdgeShard, NodeShard
+from graphshard.sets import Schema, Sizes
+from graphshard.type_shard import TypeShard, is_short_for
 
 
 @dataclass(frozen=True, eq=False)
 class ShardTensor:
-    """The mark on a tensor that a shard holds: which shard, under which name, in which role."""
+    """The mark on a tensor that a shard holds: which shard, under which name, as what."""
 
     shard: Shard
     name: str
-    role: Role
+    member: Member
+
+    @property
+    def role(self) -> Role:
+        return self.member.role
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ShardTensor:
         # Copying one tensor must not copy the graph; a copied Shard marks its tensors anew.
@@ -49,33 +58,31 @@ def shard_tensor_of(tensor: Tensor) -> ShardTensor | None:
 class Shard:
     """What one rank holds of a graph with N nodes and E edges, e of them its own.
 
-    ``shard.x`` is ``shard.tensors["x"]``, unless the name is one of the attributes below.
+    ``shard.x`` is ``shard.tensors["x"]``, unless the name is one of the attributes below. Of a heterogeneous
+    graph, as of a PyG ``HeteroData``, ``shard.x_dict`` holds the ``x`` of every type, and ``shard["paper"].x``
+    or ``shard["author", "writes", "paper"].edge_index`` is that of one.
 
     Attributes:
         rank: this part's number, 0..world_size-1.
         world_size: number of parts.
-        num_nodes: N, of the whole graph.
-        num_edges: E, of the whole graph.
-        halo: this rank's side of the halo exchange.
-        node_ids: int64 ``[n+h]``, global ids of the owned, then the halo nodes.
-        edge_ids: int64 ``[e]``, the edges' positions in the whole graph, ascending.
+        node_sets: its nodes of each node set; a homogeneous graph has one, named "".
+        edge_sets: its edges of each edge set; the main one of a homogeneous graph is named "".
         tensors: name -> tensor, in the order of the data. Node tensors ``[n, ...]``, edge tensors
             ``[e, ...]``, edge index ``[2, e]``, adjacency ``[n, n+h]`` (COO marked coalesced: rows ascend,
             a row's entries keep the whole graph's order), replicated as they were. Always detached.
-        roles: name -> role.
+        members: name -> role and set.
         positional: the data was a sequence, its names are positions.
+        paths: name -> where in forward's arguments a tensor is, if it is no argument itself.
     """
 
     rank: int
     world_size: int
-    num_nodes: int
-    num_edges: int
-    halo: HaloPlan
-    node_ids: Tensor
-    edge_ids: Tensor
+    node_sets: dict[str, NodeShard]
+    edge_sets: dict[str, EdgeShard]
     tensors: dict[str, Tensor]
-    roles: dict[str, Role]
+    members: dict[str, Member]
     positional: bool = False
+    paths: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # detach() gives an object of the shard's own, so that no mark or requires_grad reaches the caller's.
@@ -84,28 +91,126 @@ class Shard:
 
     def _mark(self) -> None:
         for name, value in self.tensors.items():
-            value._graphshard = ShardTensor(self, name, self.roles[name])  # type: ignore[attr-defined]
+            value._graphshard = ShardTensor(self, name, self.members[name])  # type: ignore[attr-defined]
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """name -> role."""
+        return {name: member.role for name, member in self.members.items()}
+
+    @property
+    def schema(self) -> Schema:
+        """What kinds of nodes and edges there are."""
+        return Schema(tuple(self.node_sets), tuple(edges.edge_set for edges in self.edge_sets.values()))
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many rows each set has in the whole graph."""
+        return Sizes(
+            {name: nodes.num_nodes for name, nodes in self.node_sets.items()},
+            {name: edges.num_edges for name, edges in self.edge_sets.items()},
+        )
+
+    @property
+    def own_sizes(self) -> Sizes:
+        """How many rows of each set are this rank's own."""
+        return Sizes(
+            {name: nodes.num_owned for name, nodes in self.node_sets.items()},
+            {name: edges.edge_ids.numel() for name, edges in self.edge_sets.items()},
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        """N, of the whole graph; of all node sets together."""
+        return sum(nodes.num_nodes for nodes in self.node_sets.values())
+
+    @property
+    def num_edges(self) -> int:
+        """E, of the whole graph; pairs to be scored are not counted."""
+        return sum(self.edge_sets[e.name].num_edges for e in self.schema.messages)
 
     @property
     def num_owned(self) -> int:
-        """n, the number of owned nodes."""
-        return self.halo.num_owned
+        """n, the number of owned nodes; of all node sets together."""
+        return sum(nodes.num_owned for nodes in self.node_sets.values())
 
     @property
     def num_halo(self) -> int:
-        """h, the number of halo nodes."""
-        return self.halo.num_halo
+        """h, the number of halo nodes that edges read; of all node sets together."""
+        return sum(nodes.num_halo for nodes in self.node_sets.values())
 
     @property
     def num_local_edges(self) -> int:
-        """e, the number of edges whose destination is owned."""
-        return self.edge_ids.numel()
+        """e, the number of edges whose destination is owned; pairs to be scored are not counted."""
+        return sum(self.edge_sets[e.name].edge_ids.numel() for e in self.schema.messages)
 
-    def __getattr__(self, name: str) -> Tensor:
+    @property
+    def halo(self) -> HaloPlan:
+        """This rank's side of the halo exchange of a homogeneous graph."""
+        return self.node_set("").plans[MESSAGES]
+
+    @property
+    def node_ids(self) -> Tensor:
+        """int64 ``[n+h]``, of a homogeneous graph: global ids of the owned, then the halo nodes."""
+        return self.node_set("").node_ids[MESSAGES]
+
+    @property
+    def edge_ids(self) -> Tensor:
+        """int64 ``[e]``, of a homogeneous graph: the edges' positions in the whole graph, ascending."""
+        return self._edge_set("").edge_ids
+
+    def node_set(self, name: str = "") -> NodeShard:
+        """This rank's part of one node set; by default of the only one of a homogeneous graph.
+
+        Raises:
+            ShardError: there is no such set.
+        """
+        if name not in self.node_sets:
+            known = ", ".join(repr(n) for n in self.node_sets)
+            asked = f"has no node type {name!r}" if name else "is of a heterogeneous graph"
+            raise ShardError(f"this shard {asked}: its node types are {known}; name one of them")
+        return self.node_sets[name]
+
+    def _edge_set(self, name: str) -> EdgeShard:
+        if name not in self.edge_sets:
+            known = ", ".join(repr(n) for n in self.edge_sets)
+            asked = f"has no edge set {name!r}" if name else "is of a heterogeneous graph"
+            raise ShardError(f"this shard {asked}: its edge sets are {known}; name one of them")
+        return self.edge_sets[name]
+
+    def argument(self, name: str) -> Any:
+        """The argument of forward of that name: a tensor, or the dict or tuple of tensors that it is.
+
+        As in a PyG ``HeteroData``, ``x_dict`` and ``collect("x")``, here ``x``, are the same.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if name in self.tensors:
+            return self.tensors[name]
+        for head in (name, f"{name}_dict"):
+            below = {path[1:]: self.tensors[n] for n, path in self.paths.items() if path[0] == head}
+            if below:
+                return nested(below)
+        raise KeyError(name)
+
+    def __getattr__(self, name: str) -> Any:
         tensors: dict[str, Tensor] = self.__dict__.get("tensors", {})
-        if name in tensors:
-            return tensors[name]
-        raise AttributeError(f"this shard has no tensor {name!r}; it has {', '.join(tensors) or 'none'}")
+        try:
+            return self.argument(name) if "paths" in self.__dict__ else tensors[name]
+        except KeyError:
+            raise AttributeError(
+                f"this shard has no tensor {name!r}; it has {', '.join(tensors) or 'none'}"
+            ) from None
+
+    def __getitem__(self, key: str | tuple[str, ...]) -> TypeShard:
+        """What the shard holds of one node type, or edge type (also its relation alone), as ``HeteroData`` has it."""
+        known = [path[1] for path in self.paths.values()]
+        matches = {k for k in known if k == key or (isinstance(k, tuple) and is_short_for(k, key))}
+        if len(matches) != 1:
+            types = ", ".join(str(k) for k in dict.fromkeys(known)) or "none"
+            raise ShardError(f"{key!r} is not one type of this shard; it has {types}")
+        return TypeShard(self, matches.pop())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -142,21 +247,30 @@ class Shard:
         else:
             moved = replace(
                 self,
-                halo=self.halo.to(target),
-                node_ids=self.node_ids.to(target),
-                edge_ids=self.edge_ids.to(target),
+                node_sets={name: nodes.to(target) for name, nodes in self.node_sets.items()},
+                edge_sets={
+                    name: replace(edges, edge_ids=edges.edge_ids.to(target))
+                    for name, edges in self.edge_sets.items()
+                },
                 tensors={name: value.to(target) for name, value in self.tensors.items()},
             )
         for name, value in self.tensors.items():
             moved.tensors[name].requires_grad_(value.requires_grad)
         return moved
 
-    def scatter(self, global_rows: Tensor, role: Role | str) -> Tensor:
+    def row_ids(self, member: Member) -> Tensor | None:
+        """int64 global ids of the rows of a tensor of this kind; None where every rank holds all of it."""
+        if member.role is Role.NODE:
+            return self.node_set(member.of).owned_ids
+        split = member.role in (Role.EDGE, Role.ADJACENCY)
+        return self._edge_set(member.of).edge_ids if split else None
+
+    def scatter(self, global_rows: Tensor, role: GivenRole) -> Tensor:
         """This rank's rows of a tensor that holds all rows.
 
         Args:
             global_rows: ``[N, ...]`` for a node role, ``[E, ...]`` for an edge role; any dtype.
-            role: node or edge.
+            role: node or edge, or ``"node:type"``, ``"edge:set"``.
 
         Returns:
             ``[n, ...]`` rows of the owned nodes, or ``[e, ...]`` rows of the rank's edges.
@@ -164,26 +278,25 @@ class Shard:
         Raises:
             ShardError: another role, or a wrong number of rows.
         """
-        role = Role(role)
-        if role not in (Role.NODE, Role.EDGE):
-            raise ShardError(f"only node and edge rows can be scattered, not {role.value!r}")
-        ids, rows = (
-            (self.node_ids[: self.num_owned], self.num_nodes)
-            if role is Role.NODE
-            else (self.edge_ids, self.num_edges)
-        )
+        member = as_member(role, "role")
+        if member.role not in (Role.NODE, Role.EDGE):
+            raise ShardError(f"only node and edge rows can be scattered, not {member.role.value!r}")
+        ids = self.row_ids(member)
+        assert ids is not None
+        rows = (self.sizes.nodes if member.role is Role.NODE else self.sizes.edges)[member.of]
         if global_rows.dim() == 0 or global_rows.size(0) != rows:
             raise ShardError(
-                f"scatter takes one row for each of {rows} {role.value}s, not {list(global_rows.shape)}"
+                f"scatter takes one row for each of {rows} {member.role.value}s, not {list(global_rows.shape)}"
             )
         return global_rows[ids.to(global_rows.device)]
 
-    def gather(self, rows: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    def gather(self, rows: Tensor, group: dist.ProcessGroup | None = None, *, node_type: str = "") -> Tensor:
         """All ranks' rows in the original node order, on every rank. Collective; not differentiable.
 
         Args:
             rows: ``[n, ...]``, a row for each owned node; any dtype, the same trailing shape on every rank.
             group: the process group whose ranks hold the shards; None for the default one.
+            node_type: of the nodes, where the graph has several types.
 
         Returns:
             ``[N, ...]``, detached, on ``rows``'s device.
@@ -192,60 +305,4 @@ class Shard:
             ShardError: on every rank alike, when any rank's rows do not fit its shard or another rank's; when
                 the group is not as large as the number of shards.
         """
-        joined = dist.is_available() and dist.is_initialized()
-        size = dist.get_world_size(group) if joined else 1
-        if size != self.world_size:
-            raise ShardError(f"gather needs the {self.world_size} ranks of these shards, this job has {size}")
-        rows = rows.detach()
-        owned = self.node_ids[: self.num_owned].to(rows.device)
-        header = torch.tensor(_header(self, rows), dtype=torch.int64, device=rows.device)
-        if size == 1:
-            _check_headers([header.tolist()])
-            return _place([owned], [rows], self.num_nodes)
-        headers = [torch.empty_like(header) for _ in range(size)]
-        dist.all_gather(headers, header, group=group)
-        table = [one.tolist() for one in headers]
-        _check_headers(table)
-        counts = [line[1] for line in table]
-        ids = _all_gather_rows(owned, counts, group)
-        return _place(ids, _all_gather_rows(rows, counts, group), self.num_nodes)
-
-
-def _header(shard: Shard, rows: Tensor) -> list[int]:
-    """What the ranks must agree on before rows are exchanged."""
-    count = rows.size(0) if rows.dim() > 0 else -1
-    kind = zlib.crc32(f"{rows.dtype} {list(rows.shape[1:])}".encode())
-    return [shard.rank, shard.num_owned, count, kind, shard.num_nodes]
-
-
-def _check_headers(table: list[list[int]]) -> None:
-    """Every rank sees the same table, so that all raise or none does: no rank is left waiting."""
-    for rank, owned, count, kind, num_nodes in table:
-        if count != owned:
-            found = "a 0-dim tensor" if count < 0 else f"{count} rows"
-            raise ShardError(
-                f"gather takes one row for each of the {owned} owned nodes of rank {rank}, not {found}"
-            )
-        if kind != table[0][3]:
-            raise ShardError(
-                f"gather got another dtype or row shape on rank {rank} than on rank {table[0][0]}"
-            )
-        if num_nodes != table[0][4]:
-            raise ShardError(f"rank {rank} holds a shard of another graph than rank {table[0][0]}")
-    if sorted(line[0] for line in table) != list(range(len(table))):
-        raise ShardError(f"the ranks hold shards {[line[0] for line in table]}, some of them twice")
-
-
-def _all_gather_rows(rows: Tensor, counts: list[int], group: dist.ProcessGroup | None) -> list[Tensor]:
-    """Rows of every rank. Padded to the longest, for gloo gathers only equal sizes."""
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: rows.size(0)] = rows
-    received = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(received, padded, group=group)
-    return [part[:count] for part, count in zip(received, counts, strict=True)]
-
-
-def _place(ids: list[Tensor], parts: list[Tensor], num_nodes: int) -> Tensor:
-    result = parts[0].new_empty((num_nodes, *parts[0].shape[1:]))
-    result[torch.cat(ids)] = torch.cat(parts)
-    return result
+        return gather_rows(self.rank, self.world_size, self.node_set(node_type), rows, group)

@@ -20,16 +20,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from graphshard.errors import ShardError
-from graphshard.halo import HaloPlan
-from graphshard.roles import Role
 from graphshard.shard import Shard
+from graphshard.shard_content import described, packed, unpacked
 from graphshard.shard_manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
 
 _OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
@@ -102,7 +99,7 @@ def load_shard(
     file = folder / manifest["ranks"][rank]["file"]
     _check_file(file, manifest["ranks"][rank], verify_checksum)
     try:
-        return _unpack(load_file(file), manifest, rank)
+        return unpacked(load_file(file), manifest, rank)
     except (SafetensorError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ShardError(f"{file} is damaged: {error}") from error
 
@@ -151,10 +148,8 @@ def _write_set(shards: Sequence[Shard], folder: Path) -> None:
         "format": FORMAT,
         "version": VERSION,
         "world_size": len(shards),
-        "num_nodes": shards[0].num_nodes,
-        "num_edges": shards[0].num_edges,
         "positional": shards[0].positional,
-        "tensors": [{"name": name, "role": role.value} for name, role in shards[0].roles.items()],
+        **described(shards[0]),
         "ranks": [_write_rank(shard, folder) for shard in shards],
     }
     manifest["sha256"] = manifest_checksum(manifest)
@@ -170,7 +165,7 @@ def _write_set(shards: Sequence[Shard], folder: Path) -> None:
 
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
     scratch = folder / f".writing-{uuid.uuid4().hex}"
-    save_file(_pack(shard), scratch)
+    save_file(packed(shard), scratch)
     _sync(scratch)
     digest = _sha256(scratch)
     name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
@@ -217,64 +212,3 @@ def _check_file(file: Path, entry: dict[str, Any], verify_checksum: bool) -> Non
         raise ShardError(f"{file} is missing: copy it too, or run `graphshard partition` again") from None
     except OSError as error:
         raise ShardError(f"cannot read {file}: {error}") from error
-
-
-def _pack(shard: Shard) -> dict[str, Tensor]:
-    """Everything that differs between ranks as flat, separate CPU tensors."""
-    packed = {
-        "node_ids": shard.node_ids,
-        "edge_ids": shard.edge_ids,
-        "halo.send_index": shard.halo.send_index,
-        "halo.send_splits": torch.tensor(shard.halo.send_splits, dtype=torch.int64),
-        "halo.recv_splits": torch.tensor(shard.halo.recv_splits, dtype=torch.int64),
-    }
-    for name, value in shard.tensors.items():
-        if value.is_complex():
-            raise ShardError(
-                f"{name!r} is complex, which the file format cannot hold: split it with view_as_real"
-            )
-        if shard.roles[name] is Role.ADJACENCY:
-            packed[f"indices.{name}"], packed[f"values.{name}"] = value.indices(), value.values()
-        else:
-            packed[f"tensor.{name}"] = value
-    # A copy each: safetensors refuses tensors that share memory.
-    return {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, value in packed.items()
-    }
-
-
-def _unpack(packed: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> Shard:
-    roles = {entry["name"]: Role(entry["role"]) for entry in manifest["tensors"]}
-    counts = manifest["ranks"][rank]
-    owned, halo = counts["num_owned"], counts["num_halo"]
-    tensors = {}
-    for name, role in roles.items():
-        if role is Role.ADJACENCY:
-            tensors[name] = torch.sparse_coo_tensor(
-                packed[f"indices.{name}"],
-                packed[f"values.{name}"],
-                (owned, owned + halo),
-                is_coalesced=True,
-                check_invariants=False,
-            )
-        else:
-            tensors[name] = packed[f"tensor.{name}"]
-    return Shard(
-        rank=rank,
-        world_size=manifest["world_size"],
-        num_nodes=manifest["num_nodes"],
-        num_edges=manifest["num_edges"],
-        halo=HaloPlan(
-            owned,
-            halo,
-            packed["halo.send_index"],
-            tuple(packed["halo.send_splits"].tolist()),
-            tuple(packed["halo.recv_splits"].tolist()),
-        ),
-        node_ids=packed["node_ids"],
-        edge_ids=packed["edge_ids"],
-        tensors=tensors,
-        roles=roles,
-        positional=manifest["positional"],
-    )

@@ -10,7 +10,7 @@ from typing import Any
 from graphshard.errors import ShardError
 
 FORMAT = "graphshard-shards"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
-from graphshard.placement import Edges, Halo, Owned, Placed, Placement, Size
+from graphshard.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Input:
         name: the placeholder's name.
         kind: "parameter", "buffer", "constant", "user" (an argument of forward) or "graph" (part of a shard).
         target: the state_dict key, the number of the flat user argument, or the name of the graph part.
+        of: of a graph part, the node set and its plan, or the edge set; none for the unnamed ones.
     """
 
     name: str
     kind: str
     target: str
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,22 @@ class Output:
     target: str
 
 
-GRAPH_INPUTS: dict[str, Placement] = {
-    "send_index": Placed((None,)),
-    "send_splits": Size(),
-    "recv_splits": Size(),
-    "group": Size(),
-    "node_ids": Placed((Halo(),)),
-    "owned_ids": Placed((Owned(),)),
-    "edge_ids": Placed((Edges(),)),
-    "num_nodes": Size(),
-    "num_edges": Size(),
-    "dropout_key": Size(),
+PLAN_PARTS = frozenset({"send_index", "send_splits", "recv_splits"})
+"""Of one plan of a node set."""
+GRAPH_INPUTS = PLAN_PARTS | {
+    *("node_ids", "owned_ids", "num_nodes"),  # of a plan, of a node set
+    *("edge_ids", "num_edges"),  # of an edge set
+    *("group", "dropout_key"),
 }
-"""Parts of a shard that a pass can ask for as an input of the program, with their placements."""
+"""Parts of a shard that a pass can ask for as an input of the program."""
+
+
+def graph_placement(name: str, of: tuple[str, ...] = ()) -> Placement:
+    """The placement of a part of the shard."""
+    if name in PLAN_PARTS:
+        return Plan(Halo(*of))
+    rows = {"node_ids": Halo, "owned_ids": Owned, "edge_ids": Edges}.get(name)
+    return Size() if rows is None else Placed((rows(*of),))
 
 
 @dataclass
@@ -96,18 +101,25 @@ class Program:
         node: fx.Node = next(n for n in self.graph.nodes if n.op == "output")
         return node
 
-    def placeholder(self, name: str) -> fx.Node:
-        """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use."""
+    def placeholder(self, name: str, *of: str) -> fx.Node:
+        """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use.
+
+        Args:
+            name: which part.
+            of: the node set and its plan, or the edge set; empty names are the unnamed ones.
+        """
+        assert name in GRAPH_INPUTS
+        key = part_of(*of)
         for spec, node in zip(self.inputs, self.graph.find_nodes(op="placeholder"), strict=True):
-            if spec.kind == "graph" and spec.target == name:
+            if spec.kind == "graph" and (spec.target, spec.of) == (name, key):
                 found: fx.Node = node
                 return found
         last = list(self.graph.find_nodes(op="placeholder"))
         with self.graph.inserting_after(last[-1]) if last else self.graph.inserting_before():
-            node = self.graph.placeholder(name)
-        node.meta["placement"] = GRAPH_INPUTS[name]
+            node = self.graph.placeholder("_".join((name, *filter(None, key))))
+        node.meta["placement"] = graph_placement(name, key)
         node.meta["val"] = _example_of(name, self.fake_rows)
-        self.inputs.append(Input(node.name, "graph", name))
+        self.inputs.append(Input(node.name, "graph", name, key))
         return node
 
     def kind_of(self, node: fx.Node) -> str | None:
@@ -117,6 +129,13 @@ class Program:
             if node.op == "placeholder"
             else None
         )
+
+
+def part_of(*names: str) -> tuple[str, ...]:
+    """Names of sets and plans as ``Input.of`` holds them: without trailing empty ones."""
+    while names and not names[-1]:
+        names = names[:-1]
+    return names
 
 
 def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:

@@ -14,7 +14,7 @@ from torch import fx
 from graphshard.errors import PlacementError
 from graphshard.passes.base import Program
 from graphshard.passes.rules import find_rule, whole
-from graphshard.passes.rules.call import AllReduce, Call, Edit, GlobalIds, HaloReduce
+from graphshard.passes.rules.call import AllReduce, Call, Edit, GlobalIds, HaloReduce, mirrored
 from graphshard.placement import Placed, Placement
 
 
@@ -71,7 +71,7 @@ def _read_outputs(node: fx.Node, found: Inference) -> None:
         if isinstance(placement, Placed) and placement.partial:
             found.edits.append(AllReduce(value, placement.partial))
         if isinstance(placement, Placed) and placement.mirror:
-            found.edits.append(HaloReduce(value, placement.mirror))
+            found.edits.append(HaloReduce(value, placement.mirror, mirrored(placement)))
         if isinstance(placement, Placed) and placement.points is not None:
             # The user reads node numbers as the single machine gives them.
             found.edits.append(GlobalIds(value, node))

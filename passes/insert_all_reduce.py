@@ -62,10 +62,11 @@ def _count(program: Program, size: fx.Node, users: list[fx.Node]) -> None:
     """Whole nodes and edges are counted when the graph is partitioned; other rows at run time."""
     placement = size.meta["placement"]
     assert isinstance(placement, Size)
-    if placement.rows == (Owned(),):
-        total = program.placeholder("num_nodes")
-    elif placement.rows == (Edges(),):
-        total = program.placeholder("num_edges")
+    counted = placement.rows[0] if len(placement.rows) == 1 else None
+    if isinstance(counted, Owned):
+        total = program.placeholder("num_nodes", counted.nodes)
+    elif isinstance(counted, Edges):
+        total = program.placeholder("num_edges", counted.name)
     else:
         group = program.placeholder("group")
         emit = Emitter(program, size)

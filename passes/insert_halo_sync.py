@@ -15,6 +15,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Edit, HaloSync, Rewrite
+from graphshard.passes.rules.call import Call, Edit, HaloSync, Rewrite
+from graphshard.placement import Halo, Placement, reach
 
 
 @dataclass(frozen=True)
@@ -34,40 +36,41 @@ class InsertHaloSync:
     name: str = "insert_halo_sync"
 
     def run(self, program: Program) -> int:
+        found = infer(program)
         by_source = [
-            e.node for e in infer(program).edits if isinstance(e, Rewrite) and e.family == "scatter_by_source"
+            e.node for e in found.edits if isinstance(e, Rewrite) and e.family == "scatter_by_source"
         ]
         for node in by_source:
-            _reduce_copies(program, node)
+            _reduce_copies(program, node, _written_halo(node, found.placements))
         syncs = _by_value(infer(program).edits)
-        for (value, dim), users in syncs.items():
-            _insert_sync(program, value, dim, users)
+        for (value, dim, halo), users in syncs.items():
+            _insert_sync(program, value, dim, halo, users)
         return len(by_source) + len(syncs)
 
 
-def _by_value(edits: list[Edit]) -> dict[tuple[fx.Node, int], list[fx.Node]]:
-    users: dict[tuple[fx.Node, int], list[fx.Node]] = {}
+def _by_value(edits: list[Edit]) -> dict[tuple[fx.Node, int, Halo], list[fx.Node]]:
+    users: dict[tuple[fx.Node, int, Halo], list[fx.Node]] = {}
     for edit in edits:
         if isinstance(edit, HaloSync):
-            users.setdefault((edit.value, edit.dim), []).append(edit.user)
+            users.setdefault((edit.value, edit.dim, edit.halo), []).append(edit.user)
     return users
 
 
-def _plan(program: Program) -> tuple[fx.Node, fx.Node, fx.Node]:
+def _plan(program: Program, halo: Halo) -> tuple[fx.Node, fx.Node, fx.Node]:
     names = ("send_index", "send_splits", "recv_splits")
-    index, send, recv = (program.placeholder(name) for name in names)
+    index, send, recv = (program.placeholder(name, halo.nodes, halo.plan) for name in names)
     return index, send, recv
 
 
-def _insert_sync(program: Program, value: fx.Node, dim: int, users: list[fx.Node]) -> None:
-    plan, group = _plan(program), program.placeholder("group")
+def _insert_sync(program: Program, value: fx.Node, dim: int, halo: Halo, users: list[fx.Node]) -> None:
+    plan, group = _plan(program, halo), program.placeholder("group")
     emit = Emitter(program, value if value.op != "placeholder" else users[0])
     with emit.after(value):
         rows = value if dim == 0 else emit.call(torch.ops.aten.transpose.int, value, 0, dim)
         synced = emit.call(
             torch.ops.graphshard.halo_sync.default,
             *(rows, *plan, group),
-            name=f"{value.name}_halo",
+            name=f"{value.name}_{halo.plan or 'halo'}",
             example=_with_halo(rows.meta["val"]),
         )
         if dim != 0:
@@ -83,7 +86,17 @@ def _with_halo(example: Any) -> Any:
         return example.new_empty((mode.shape_env.create_unbacked_symint(), *example.shape[1:]))
 
 
-def _reduce_copies(program: Program, node: fx.Node) -> None:
+def _written_halo(node: fx.Node, placements: Mapping[fx.Node, Placement]) -> Halo:
+    """The rows that a scatter by source writes into."""
+    call = Call(node, placements, [])
+    index = call.tensor(call["arg2"] if node.target is local_ops.scatter_extreme else "index")
+    points = reach(index.points)
+    assert points is not None
+    assert isinstance(points.rows, Halo)
+    return points.rows
+
+
+def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
     """Let a scatter by source write into owned and halo rows, and combine the copies of each node.
 
     The base counts on owned rows only.
@@ -91,7 +104,7 @@ def _reduce_copies(program: Program, node: fx.Node) -> None:
     base, owned = node.args[0], node.meta["val"]
     assert isinstance(base, fx.Node)
     reduce = node.args[4] if node.target is local_ops.scatter_extreme else "sum"
-    plan, group = _plan(program), program.placeholder("group")
+    plan, group = _plan(program, halo), program.placeholder("group")
     emit = Emitter(program, node)
     wide = _with_halo(base.meta["val"])
     with emit.before(node):

@@ -15,11 +15,11 @@ aten = torch.ops.aten
 def row_ids(emit: Emitter, rows: Rows) -> fx.Node:
     """An int64 ``[rows]`` node: node ids, edge positions, those that a mask keeps, or segments of them."""
     if isinstance(rows, Owned):
-        return emit.program.placeholder("owned_ids")
+        return emit.program.placeholder("owned_ids", rows.nodes)
     if isinstance(rows, Halo):
-        return emit.program.placeholder("node_ids")
+        return emit.program.placeholder("node_ids", rows.nodes, rows.plan)
     if isinstance(rows, Edges):
-        return emit.program.placeholder("edge_ids")
+        return emit.program.placeholder("edge_ids", rows.name)
     if isinstance(rows, Kept):
         mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
         ids = row_ids(emit, rows.rows)

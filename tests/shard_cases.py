@@ -36,7 +36,8 @@ def assert_same(one: Shard, two: Shard) -> None:
         two.num_nodes,
         two.num_edges,
     )
-    assert list(one.roles.items()) == list(two.roles.items())
+    assert list(one.members.items()) == list(two.members.items())
+    assert (one.schema, one.sizes, one.paths) == (two.schema, two.sizes, two.paths)
     assert (one.positional, one.halo.send_splits, one.halo.recv_splits) == (
         two.positional,
         two.halo.send_splits,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphshard.partition import metis
+from graphshard.assign import metis
 
 FEATURES, EDGE_FEATURES, CLASSES = 5, 3, 3
 

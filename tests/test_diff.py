@@ -160,7 +160,7 @@ def test_bytes_are_those_of_a_measured_run(model):
     for num_parts in (1, 2, 3):
         shards = graphshard.partition(graph(), num_parts)
         measured = measure(original, compiled, shards)
-        traffic = traffic_of(compiled.program, trainable=trainable, halo=shards.report.halo)
+        traffic = traffic_of(compiled.program, trainable=trainable, halo=shards.report.halo_by_plan)
         for direction in ("forward", "backward"):
             counters = [rank[direction] for rank in measured]
             assert traffic.halo_bytes(direction) == sum(c.halo_bytes for c in counters)

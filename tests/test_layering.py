@@ -16,11 +16,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: list[set[str]] = [
-    {"errors", "halo", "roles", "placement"},
+    {"errors", "halo", "roles", "placement", "sets", "paths"},
     {
         *("groups", "ops", "local_ops", "simulate", "launch", "reductions"),
         *("float_order", "stacking", "node_parameters"),
-        *("graphdata", "graph_readers", "numbering", "partition", "shard", "shard_io", "shard_manifest"),
+        *("graphdata", "graph_readers", "graph_sets", "numbering", "assign", "partition", "partition_report"),
+        *("shard", "set_shards", "type_shard", "gather_rows", "shard_io", "shard_content", "shard_manifest"),
         *("data", "data_files", "node_task"),
     },
     {"passes"},

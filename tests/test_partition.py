@@ -16,7 +16,8 @@ from torch import Tensor
 from graphshard.data import load_data
 from graphshard.errors import PartitionError
 from graphshard.partition import ShardedGraph, partition
-from graphshard.roles import Role, infer_role
+from graphshard.roles import Role, infer_member
+from graphshard.sets import Sizes
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -195,7 +196,7 @@ def test_pyg_data() -> None:
     shard = partition(data, 2)[0]
     assert set(shard.roles) == {"x", "edge_index", "train_mask"}
     assert shard.train_mask.dtype == torch.bool
-    with pytest.raises(PartitionError, match="heterogeneous graphs"):
+    with pytest.raises(PartitionError, match="no edge type"):
         partition(pyg.HeteroData(), 2)
 
 
@@ -221,8 +222,13 @@ def test_sequence_names_are_positions() -> None:
     assert list(shard.tensors) == ["0", "1", "2", "3"]
 
 
+def infer_role(value: Tensor, nodes: int, edges: int, name: str) -> Role:
+    return infer_member(value, Sizes({"": nodes}, {"": edges}), name).role
+
+
 def test_infer_role_by_shape_alone() -> None:
     assert infer_role(torch.zeros(2, 7, dtype=torch.int64), 6, 7, "x") is Role.EDGE_INDEX
+    assert infer_role(torch.zeros(2, 9, dtype=torch.int64), 6, 7, "x") is Role.PAIRS
     assert infer_role(torch.zeros(2, 7, dtype=torch.int32), 6, 7, "edge_index") is Role.REPLICATED
     assert infer_role(torch.zeros(6), 6, 7, "edge_weight") is Role.NODE
     assert infer_role(torch.tensor(6), 6, 7, "n") is Role.REPLICATED

@@ -14,7 +14,7 @@ from graphshard.tools.options import JsonOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from graphshard.partition import PartitionReport
+    from graphshard.partition_report import PartitionReport
 
 
 class Method(StrEnum):

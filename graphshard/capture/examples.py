@@ -6,7 +6,8 @@ specialises nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +18,17 @@ from torch.utils import _pytree as pytree
 
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.roles import Role
+from graphshard.sets import Schema, Sizes
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What capture has to know of one tensor argument: its role, dtype and the sizes after the rows."""
+    """What capture has to know of one tensor argument: its role, dtype, the sizes after the rows, and its set."""
 
     role: Role
     dtype: torch.dtype
     trailing: tuple[int, ...]
+    of: str = ""
 
     @property
     def width(self) -> int:
@@ -43,11 +46,13 @@ class Signature:
         names: what each leaf is called in messages.
         parameters: ``(state_dict key, spec)`` of each parameter that has a row for each node. They are flat
             inputs as well, behind the arguments, so that their rows are dynamic.
+        schema: the node sets and edge sets that the tensors belong to.
     """
 
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     names: tuple[str, ...]
+    schema: Schema = Schema()  # noqa: RUF009 (frozen)
     parameters: tuple[tuple[str, TensorSpec], ...] = ()
 
     @property
@@ -80,59 +85,93 @@ class Signature:
         return tuple(args), dict(kwargs)
 
 
-def with_node_parameters(signature: Signature, model: nn.Module, names: Sequence[str]) -> Signature:
-    """The signature of a call of a model whose parameters ``names`` hold one row for each owned node."""
+def with_node_parameters(signature: Signature, model: nn.Module, sets: Mapping[str, str]) -> Signature:
+    """The signature of a call of a model whose parameters hold one row for each owned node.
+
+    Args:
+        signature: of the arguments.
+        model: with the parameters, of any number of rows.
+        sets: state_dict key of each such parameter -> its node set.
+    """
     every = dict(model.named_parameters(remove_duplicate=False))
-    specs = tuple((n, TensorSpec(Role.NODE, every[n].dtype, tuple(every[n].shape[1:]))) for n in names)
+    specs = tuple(
+        (name, TensorSpec(Role.NODE, every[name].dtype, tuple(every[name].shape[1:]), of))
+        for name, of in sets.items()
+    )
     return replace(signature, parameters=specs)
 
 
-def sizes_for(model: nn.Module, signature: Signature) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Two ``(nodes, edges)`` pairs whose sizes no static dim shares, so that none is taken for another."""
+def sizes_for(model: nn.Module, signature: Signature) -> tuple[Sizes, Sizes]:
+    """Two sizes of every set that no static dim shares, so that none is taken for another."""
     taken = {int(d) for leaf in signature.tensors for d in leaf.trailing}
     cut = {name for name, _ in signature.parameters}
     for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
         if name not in cut:
             taken.update(tensor.shape)
     free = (size for size in range(11, 1 << 20) if size not in taken and size % 2 and size % 3)
-    a, b, c, d = (next(free) for _ in range(4))
-    return (a, b), (c, d)
+    schema = signature.schema
+    first, second = (
+        Sizes({name: next(free) for name in schema.nodes}, {e.name: next(free) for e in schema.edges})
+        for _ in range(2)
+    )
+    return first, second
 
 
-def example_inputs(signature: Signature, nodes: int, edges: int, seed: int = 0) -> list[Tensor]:
+def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Tensor]:
     """A flat list of example tensors; integers are zeros (a valid class, a valid category)."""
     generator = torch.Generator().manual_seed(seed)
     flat: list[Tensor] = []
     for spec in signature.tensors:
-        if spec.role in (Role.EDGE_INDEX, Role.ADJACENCY):
-            flat.append(_edges(nodes, edges, generator))
+        if spec.role.is_index or spec.role is Role.ADJACENCY:
+            edge_set, edges = signature.schema.edge_set(spec.of), sizes.edges[spec.of]
+            ends = sizes.nodes[edge_set.source], sizes.nodes[edge_set.destination]
+            flat.append(_edges(ends, edges, generator))
             if spec.role is Role.ADJACENCY:
                 flat.append(torch.rand(edges, generator=generator).to(spec.dtype))
         else:
-            rows = {Role.NODE: (nodes,), Role.EDGE: (edges,), Role.REPLICATED: ()}[spec.role]
+            counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges}.get(spec.role)
+            rows = () if counts is None else (counts[spec.of],)
             flat.append(_values((*rows, *spec.trailing), spec.dtype, generator))
     return flat
 
 
 def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
-    """The named dims of the flat inputs: every node tensor shares one, every edge tensor the other."""
-    nodes = Dim("num_nodes", min=4, max=2**31 - 1)
-    edges = Dim("num_edges", min=4, max=2**31 - 1)
+    """The named dims of the flat inputs: all tensors of a node set share one, those of an edge set another."""
+    nodes = _named_dims("num_nodes", signature.schema.nodes)
+    edges = _named_dims("num_edges", (e.name for e in signature.schema.edges))
     shapes: list[dict[int, Any]] = []
     for spec in signature.tensors:
-        if spec.role is Role.EDGE_INDEX:
-            shapes.append({1: edges})
+        if spec.role.is_index:
+            shapes.append({1: edges[spec.of]})
         elif spec.role is Role.ADJACENCY:
-            shapes.extend(({1: edges}, {0: edges}))
+            shapes.extend(({1: edges[spec.of]}, {0: edges[spec.of]}))
         else:
-            dim = {Role.NODE: nodes, Role.EDGE: edges}.get(spec.role)
-            shapes.append({} if dim is None else {0: dim})
+            dims = {Role.NODE: nodes, Role.EDGE: edges}.get(spec.role)
+            shapes.append({} if dims is None else {0: dims[spec.of]})
     return tuple(shapes)
 
 
-def _edges(nodes: int, edges: int, generator: torch.Generator) -> Tensor:
-    """Every node but the last has an in-edge; there is a self loop and a parallel edge."""
-    pairs = torch.randint(0, nodes, (2, edges), generator=generator)
+def _named_dims(prefix: str, names: Iterable[str]) -> dict[str, Any]:
+    """``num_nodes``, ``num_nodes_paper``: a dim for each set; torch wants distinct Python identifiers."""
+    dims: dict[str, Any] = {}
+    taken: set[str] = set()
+    for name in names:
+        clean = "_".join(filter(None, (prefix, re.sub(r"\W", "_", name))))
+        while clean in taken:
+            clean += "_"
+        taken.add(clean)
+        dims[name] = Dim(clean, min=4, max=2**31 - 1)
+    return dims
+
+
+def _edges(ends: tuple[int, int], edges: int, generator: torch.Generator) -> Tensor:
+    """Pairs at random, with a parallel pair; ``(0, 0)`` among them, a self loop where both ends are one set."""
+    if not edges or not min(ends):
+        return torch.zeros(2, 0 if not min(ends) else edges, dtype=torch.int64)
+    if ends[0] == ends[1]:
+        pairs = torch.randint(0, ends[0], (2, edges), generator=generator)
+    else:
+        pairs = torch.stack([torch.randint(0, n, (edges,), generator=generator) for n in ends])
     pairs[:, :1] = 0
     pairs[:, 2:3] = pairs[:, 1:2]
     return pairs

@@ -27,6 +27,7 @@ from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.roles import Role
+from graphshard.sets import Schema
 
 
 @dataclass
@@ -93,8 +94,8 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    (nodes, edges), _ = sizes_for(model, signature)
-    flat = example_inputs(signature, nodes, edges)
+    sizes, _ = sizes_for(model, signature)
+    flat = example_inputs(signature, sizes)
     with refuse_custom_functions():
         result = run_eagerly(model, signature, flat)
     exported = _export(_Flat(model, signature), signature, flat)
@@ -219,7 +220,7 @@ def _output(spec: Any) -> Output:
 
 
 def _place_inputs(program: Program, signature: Signature) -> None:
-    placed = [p for spec in signature.tensors for p in _placements(spec)]
+    placed = [p for spec in signature.tensors for p in _placements(spec, signature.schema)]
     for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
         assert spec.name == node.name
         value = node.meta.get("val")
@@ -229,17 +230,19 @@ def _place_inputs(program: Program, signature: Signature) -> None:
             node.meta["placement"] = replicated(value.dim())
 
 
-def _placements(spec: Any) -> list[Placed]:
+def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
     rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
     if spec.role is Role.NODE:
-        return [Placed((Owned(), *rest))]
+        return [Placed((Owned(spec.of), *rest))]
+    if spec.role is Role.REPLICATED:
+        return [Placed(rest)]
+    rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
     if spec.role is Role.EDGE:
-        return [Placed((Edges(), *rest))]
-    if spec.role is Role.EDGE_INDEX:
-        return [Placed((None, Edges()), points=(Points.HALO, Points.OWNED))]
+        return [Placed((rows, *rest))]
+    source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
     if spec.role is Role.ADJACENCY:
-        return [Placed((None, Edges()), points=(Points.OWNED, Points.HALO)), Placed((Edges(),))]
-    return [Placed(rest)]
+        return [Placed((None, rows), points=(destination, source)), Placed((rows,))]
+    return [Placed((None, rows), points=(source, destination))]
 
 
 def _name_inputs(program: Program, signature: Signature) -> None:
@@ -255,7 +258,7 @@ def _name_inputs(program: Program, signature: Signature) -> None:
         zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
     ):
         wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
-        node._rename(re.sub(r"\W", "_", wanted))
+        node._rename(re.sub(r"\W+", "_", wanted.rstrip("]')")))
         node.target = node.name
         program.inputs[i] = replace(spec, name=node.name)
     program.module.recompile()

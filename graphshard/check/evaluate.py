@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from graphshard.check.module import without_dropout
 from graphshard.check.probe import Probed, Value
 from graphshard.local_ops import random_bits
 from graphshard.ops import all_reduce, replicated_output
-from graphshard.roles import Role
+from graphshard.roles import Member, Role
 from graphshard.runtime import State, graph_inputs, program_inputs
 from graphshard.shard import Shard
 
@@ -31,18 +31,18 @@ class Case:
         shard: the rank's part.
         flat: the program's user inputs, leaves of this run's own.
         names: what each flat input is called.
-        roles: the role of each flat input.
+        members: what each flat input is.
         key: seed and step of the dropout masks.
-        node_parameters: the parameters that hold one row for each owned node.
+        node_parameters: the parameters that hold one row for each owned node, and of which node set.
     """
 
     probed: Probed
     shard: Shard
     flat: Sequence[Tensor]
     names: Sequence[str]
-    roles: Sequence[Role]
+    members: Sequence[Member]
     key: tuple[int, int] = (0, 0)
-    node_parameters: Sequence[str] = ()
+    node_parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def weights_of(value: Value) -> Tensor:
@@ -127,8 +127,8 @@ def _with_adjacency(arguments: Any, num_nodes: int) -> Any:
 def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[Value]:
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     inputs = {
-        name: (t, role)
-        for name, t, role in zip(case.names, case.flat, case.roles, strict=True)
+        name: (t, member)
+        for name, t, member in zip(case.names, case.flat, case.members, strict=True)
         if t.requires_grad
     }
     if not losses:
@@ -138,18 +138,13 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
     values = []
     for (name, _), g in zip(parameters.items(), found, strict=False):
         if g is not None:
-            rows = _ids(case.shard, Role.NODE) if name in case.node_parameters else None
+            of = case.node_parameters.get(name)
+            rows = None if of is None else case.shard.row_ids(Member(Role.NODE, of))
             values.append(Value("gradient", name, g.detach(), rows))
-    for (name, (_, role)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
+    for (name, (_, member)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
         if g is not None:
-            values.append(Value("input gradient", name, g.detach(), _ids(case.shard, role)))
+            values.append(Value("input gradient", name, g.detach(), case.shard.row_ids(member)))
     return values
-
-
-def _ids(shard: Shard, role: Role) -> Tensor | None:
-    if role is Role.NODE:
-        return shard.node_ids[: shard.num_owned]
-    return shard.edge_ids if role in (Role.EDGE, Role.ADJACENCY) else None
 
 
 def _buffers(model: nn.Module) -> list[Value]:

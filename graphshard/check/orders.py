@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graphshard.check.compare import Key, compare
 from graphshard.check.evaluate import Case, run_program
 from graphshard.check.probe import Probed, Value
-from graphshard.roles import Role
+from graphshard.roles import Member, Role
 from graphshard.shard import Shard
 
 ORDERS = 4
@@ -42,24 +42,33 @@ def order_spread(
 
 
 def reordered(whole: Shard, seed: int) -> Shard:
-    """The same graph on a single rank, its nodes and edges in a random order."""
+    """The same graph on a single rank, the nodes and edges of every set in a random order."""
     generator = torch.Generator().manual_seed(seed)
-    nodes = torch.randperm(whole.num_nodes, generator=generator)
-    edges = torch.randperm(whole.num_edges, generator=generator)
-    place = torch.empty_like(nodes)
-    place[nodes] = torch.arange(whole.num_nodes)
+    sizes = whole.sizes
+    nodes = {name: torch.randperm(count, generator=generator) for name, count in sizes.nodes.items()}
+    edges = {name: torch.randperm(count, generator=generator) for name, count in sizes.edges.items()}
+    place = {name: order.argsort() for name, order in nodes.items()}
 
-    def moved(value: Tensor, role: Role) -> Tensor:
-        if role is Role.NODE:
-            return value[nodes]
-        if role is Role.EDGE:
-            return value[edges]
-        if role is Role.EDGE_INDEX:
-            return place[value[:, edges]]
-        if role is Role.ADJACENCY:
-            index = place[value.indices()[:, edges]]
-            return torch.sparse_coo_tensor(index, value.values()[edges], value.shape, is_coalesced=True)
+    def moved(value: Tensor, member: Member) -> Tensor:
+        if member.role is Role.NODE:
+            return value[nodes[member.of]]
+        if member.role is Role.EDGE:
+            return value[edges[member.of]]
+        if member.role.is_index:
+            ends = whole.schema.edge_set(member.of)
+            own = value[:, edges[member.of]]
+            return torch.stack([place[ends.source][own[0]], place[ends.destination][own[1]]])
+        if member.role is Role.ADJACENCY:
+            index = place[""][value.indices()[:, edges[""]]]
+            return torch.sparse_coo_tensor(index, value.values()[edges[""]], value.shape, is_coalesced=True)
         return value
 
-    tensors = {name: moved(value, whole.roles[name]) for name, value in whole.tensors.items()}
-    return replace(whole, node_ids=nodes, edge_ids=edges, tensors=tensors)
+    return replace(
+        whole,
+        node_sets={
+            name: replace(found, node_ids=dict.fromkeys(found.plans, nodes[name]))
+            for name, found in whole.node_sets.items()
+        },
+        edge_sets={name: replace(found, edge_ids=edges[name]) for name, found in whole.edge_sets.items()},
+        tensors={name: moved(value, whole.members[name]) for name, value in whole.tensors.items()},
+    )

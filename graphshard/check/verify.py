@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from graphshard.errors import GraphshardError
 from graphshard.graphdata import as_graph_data
 from graphshard.groups import default_group
 from graphshard.launch import launch
-from graphshard.node_parameters import with_owned_rows
+from graphshard.node_parameters import GivenParameters, sets_of, with_owned_rows
 from graphshard.partition import partition
-from graphshard.roles import Role, as_role
+from graphshard.roles import GivenRole, Member, Role, as_member
 from graphshard.runtime import Compiled, compile_captured
 from graphshard.shard import Shard
 from graphshard.shard_io import load_shard, save
@@ -58,8 +58,8 @@ class Setting:
     training: bool
     dropout: bool
     dtype: torch.dtype | None
-    roles: Mapping[str, Role]
-    node_parameters: tuple[str, ...] = ()
+    roles: Mapping[str, Member]
+    node_parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -75,8 +75,8 @@ def verify(
     modes: Sequence[str] = ("train", "eval"),
     method: Any = "metis",
     transport: str = "threads",
-    roles: Mapping[str, Role | str] | None = None,
-    node_parameters: Sequence[str] = (),
+    roles: Mapping[str, GivenRole] | None = None,
+    node_parameters: GivenParameters = (),
     fault: Fault | None = None,
     timeout: float = 600.0,
 ) -> Report:
@@ -125,12 +125,12 @@ def verify(
         raise GraphshardError(f"no transport {transport!r}; choose threads or processes")
     if unknown := set(modes) - {"train", "eval"}:
         raise GraphshardError(f"no mode {unknown.pop()!r}; choose train, eval or both")
-    known = {name: as_role(role, name) for name, role in (roles or {}).items()}
+    known = {name: as_member(role, name) for name, role in (roles or {}).items()}
     graph = as_graph_data(data, known)
     parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
     base = make_model(model)
     rows: list[Row] = []
-    for run in _runs(base, parts, modes, Setting(True, True, dtype, known, tuple(node_parameters))):
+    for run in _runs(base, parts, modes, Setting(True, True, dtype, known, sets_of(node_parameters))):
         if transport == "threads":
             rows += run.on_threads(fault, timeout)
         else:
@@ -175,13 +175,14 @@ class Prepared:
     def case(self, probed: Probed, shard: Shard) -> Case:
         """Inputs on a shard: leaves of their own, the floating ones requiring gradients."""
         bound = bind(self.model, (_cast(shard, self.setting.dtype),), {}, self.setting.roles, "", {})
-        names, roles = [], []
+        names, members = [], []
         for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True):
             if leaf in bound.signature.arguments:
                 names += [name] if leaf.width == 1 else [f"{name}.indices", f"{name}.values"]
-                roles += [leaf.role] if leaf.width == 1 else [Role.EDGE_INDEX, Role.ADJACENCY]
+                roles = [leaf.role] if leaf.width == 1 else [Role.EDGE_INDEX, Role.ADJACENCY]
+                members += [Member(role, leaf.of) for role in roles]
         flat = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in bound.flat]
-        return Case(probed, shard, flat, names, roles, node_parameters=self.setting.node_parameters)
+        return Case(probed, shard, flat, names, members, node_parameters=self.setting.node_parameters)
 
     def on(self, shard: Shard) -> nn.Module:
         """A copy of the model for one rank; node parameters hold the shard's rows."""

@@ -11,24 +11,38 @@ from torch import fx
 
 from graphshard.errors import UnsupportedOperation
 from graphshard.passes.source import where
-from graphshard.placement import Placed, Placement, Rows, Size, join, reach, replicated, same_segments
+from graphshard.placement import (
+    Halo,
+    Owned,
+    Placed,
+    Placement,
+    Points,
+    Rows,
+    Size,
+    join,
+    reach,
+    replicated,
+    same_segments,
+)
 
 
 @dataclass(frozen=True)
 class HaloSync:
-    """``user`` gathers halo rows of ``value``, which holds owned rows along ``dim``."""
+    """``user`` gathers the rows ``halo`` of ``value``, which holds owned rows along ``dim``."""
 
     value: fx.Node
     user: fx.Node
     dim: int
+    halo: Halo
 
 
 @dataclass(frozen=True)
 class HaloReduce:
-    """Each copy of a node in ``value`` holds a term of the node's row."""
+    """Each copy of a node in ``value``, whose rows are ``halo``, holds a term of the node's row."""
 
     value: fx.Node
     reduce: str
+    halo: Halo
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,11 @@ class Rewrite:
 
     node: fx.Node
     family: str
+
+
+def mirrored(placed: Placed) -> Halo:
+    """The halo rows of a value whose copies hold terms."""
+    return next(rows for rows in placed.dims if isinstance(rows, Halo))
 
 
 Edit = HaloSync | HaloReduce | AllReduce | GlobalCount | GlobalIds | Rewrite
@@ -107,12 +126,12 @@ class Call:
         placement = self.raw(value)
         if isinstance(placement, Size):
             return self.number(value)
-        if isinstance(placement, tuple):
-            self.refuse(f"takes the tuple {value.name} where a tensor is expected")
+        if not isinstance(placement, Placed):
+            self.refuse(f"takes {value.name}, which is no tensor, where a tensor is expected")
         if placement.partial:
             self.edits.append(AllReduce(value, placement.partial))
         if placement.mirror:
-            self.edits.append(HaloReduce(value, placement.mirror))
+            self.edits.append(HaloReduce(value, placement.mirror, mirrored(placement)))
         return placement.resolved()
 
     def values(self, value: Any) -> Placed:
@@ -219,3 +238,14 @@ def same_rows(call: Call, values: Sequence[Placed], dims: Sequence[int]) -> Rows
                 "combine tensors over the same nodes or edges, in the same order",
             )
     return found
+
+
+def check_same_nodes(call: Call, rows: Owned | Halo, points: Points) -> None:
+    """Refuse to read or write rows of one node set by numbers of another, or of another plan's halo."""
+    if rows.nodes != points.nodes:
+        call.refuse(
+            f"indexes the rows {rows} by numbers of other nodes ({points})",
+            "index each type of nodes with the edges that end in it",
+        )
+    if isinstance(rows, Halo) and not points.fits(rows):
+        call.refuse(f"indexes the rows {rows} by numbers of another halo ({points})")

@@ -6,23 +6,23 @@ from dataclasses import replace
 
 from graphshard.passes.rules.call import Call, Rule
 from graphshard.passes.rules.reduce import without
-from graphshard.placement import Halo, Owned, Placed, Placement, Size, join
+from graphshard.placement import Halo, Owned, Placed, Placement, Plan, Size, join
 
 
 def halo_sync(call: Call) -> Placement:
     """Owned rows become owned and halo rows."""
     placed = call.tensor("x")
-    _see_plan(call)
-    if placed.dims[:1] != (Owned(),):
-        call.refuse(f"syncs {placed}, which are not owned rows")
-    return Placed((Halo(), *placed.dims[1:]))
+    halo = _see_plan(call)
+    if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
+        call.refuse(f"syncs {placed}, which are not the rows that the plan sends")
+    return Placed((halo, *placed.dims[1:]))
 
 
 def halo_reduce(call: Call) -> Placement:
     """Mirror-partial rows become owned rows."""
     placed = call.raw(call["x"])
-    _see_plan(call)
-    if not isinstance(placed, Placed) or placed.mirror != call["reduce"]:
+    halo = _see_plan(call)
+    if not isinstance(placed, Placed) or placed.mirror != call["reduce"] or halo not in placed.dims:
         call.refuse(f"reduces {placed}, whose copies hold no such terms")
     return placed.resolved()
 
@@ -39,8 +39,10 @@ def all_reduce(call: Call) -> Placement:
 def pad_halo(call: Call) -> Placement:
     """Owned rows, then filler rows for a scatter by source to write into."""
     placed = call.tensor(call["arg0"])
-    _see_plan(call)
-    return replace(placed, dims=(Halo(), *placed.dims[1:]), points=None, uniform=False)
+    halo = _see_plan(call)
+    if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
+        call.refuse(f"pads {placed}, which are not the rows of the plan's node set")
+    return replace(placed, dims=(halo, *placed.dims[1:]), points=None, uniform=False)
 
 
 def extreme(call: Call) -> Placement:
@@ -107,9 +109,14 @@ def join_ids(call: Call) -> Placement:
     return Placed((join(parts),))
 
 
-def _see_plan(call: Call) -> None:
+def _see_plan(call: Call) -> Halo | None:
+    """The rows that the op's plan fetches, if it has one; every argument counts as looked at."""
+    found = None
     for node in call.node.all_input_nodes:
-        call.raw(node)
+        placement = call.raw(node)
+        if isinstance(placement, Plan):
+            found = placement.halo
+    return found
 
 
 RULES: dict[str, Rule] = {

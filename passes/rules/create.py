@@ -53,12 +53,12 @@ def arange(call: Call) -> Placement:
         call.refuse("numbers rows with a start or a step", "use arange(num_nodes) and compute from it")
     if call.node.meta["val"].dtype not in (torch.int64, torch.int32):
         call.refuse("numbers rows in a dtype that cannot index", "use arange(num_nodes).to(dtype)")
-    if rows != Owned():
+    if not isinstance(rows, Owned):
         call.refuse(
             f"numbers the rows {rows} by their position, which is not the same on the ranks",
             "number the nodes, or pass edge numbers as an edge tensor",
         )
-    return Placed((rows,), points=Points.OWNED)
+    return Placed((rows,), points=Points(rows.nodes))
 
 
 def scalar_tensor(call: Call) -> Placement:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.passes.rules.call import Call, HaloSync, Rule, same_rows
+from graphshard.passes.rules.call import Call, HaloSync, Rule, check_same_nodes, same_rows
 from graphshard.passes.rules.pointwise import broadcast_rows
 from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
 
@@ -71,10 +71,13 @@ def indexed_dims(
             )
         if rows is None and points is not None:
             call.refuse("picks from a tensor that every rank holds whole by local node numbers")
-        if isinstance(rows, Owned) and points is Points.HALO:
-            if writing:
-                call.refuse("writes node rows by source node, which may belong to another rank")
-            call.edits.append(HaloSync(call["self"], call.node, dim))
+        if isinstance(rows, (Owned, Halo)) and points is not None:
+            check_same_nodes(call, rows, points)
+            if not points.fits(rows):
+                if writing:
+                    call.refuse("writes node rows by source node, which may belong to another rank")
+                assert isinstance(points.rows, Halo)
+                call.edits.append(HaloSync(call["self"], call.node, dim, points.rows))
         operands.append((Placed(by.dims, uniform=by.uniform), call.shape(chosen)))
     ndim = max(len(shape) for _, shape in operands)
     block = broadcast_rows(call, operands, ndim)
@@ -101,7 +104,7 @@ def nonzero(call: Call) -> Placement:
     if placed.uniform or not _is_bool_value(call):
         call.refuse("looks for rows that are not 0", "compare first: (x != 0).nonzero()")
     name = call["self"].name if "self" in call.args else call["condition"].name
-    points = Points.OWNED if isinstance(rows, Owned) else Points.HALO
+    points = Points(rows.nodes, rows.plan if isinstance(rows, Halo) else None)
     kept = Kept(rows, name)
     if several:
         return (Placed((kept,), points=points),)
@@ -146,10 +149,12 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
                 "reads node rows by an index whose numbers are not node numbers of this graph",
                 "index with edge_index or with a mask over the nodes",
             )
+        check_same_nodes(call, rows, points)
         if indexed.points is not None:
             indexed = call.values(table)
-        if isinstance(rows, Owned) and points is Points.HALO:
-            call.edits.append(HaloSync(table, call.node, dim))
+        if not points.fits(rows):
+            assert isinstance(points.rows, Halo)
+            call.edits.append(HaloSync(table, call.node, dim, points.rows))
     elif rows is not None:
         call.refuse(f"reads the rows {rows} by number, which is not the same on the ranks")
     elif points is not None:
@@ -201,11 +206,11 @@ def _pointing_of_kept(call: Call, placed: Placed, mask: Placed) -> Any:
     name, row = call.key(call["self"])
     if isinstance(placed.points, tuple):
         return tuple(
-            Points.OWNED if p is not None and (name, i) in mask.loops else p
+            Points(p.nodes) if p is not None and (name, i) in mask.loops else p
             for i, p in enumerate(placed.points)
         )
     if placed.points is not None and (name, row) in mask.loops:
-        return Points.OWNED
+        return Points(placed.points.nodes)
     return placed.points
 
 

@@ -57,6 +57,8 @@ def cat(call: Call) -> Placement:
     points = widest(*(p.points for p in placed))
     if points is None:
         placed = [call.values(t) if p.points is not None else p for t, p in zip(nodes, placed, strict=True)]
+    elif dim != 0:
+        _check_rows_joined(call, points, placed)
     ndim = len(placed[0].dims)
     dims: list[Rows | None] = [
         same_rows(call, placed, [d] * len(placed)) if d != dim else None for d in range(ndim)
@@ -140,6 +142,18 @@ def _joined_pointing(parts: list[Pointing], sizes: list[Any]) -> Pointing:
     for part, size in zip(parts, sizes, strict=True):
         rows.extend(part if isinstance(part, tuple) else (part,) * int(size))
     return tuple(rows)
+
+
+def _check_rows_joined(call: Call, points: Pointing, placed: list[Placed]) -> None:
+    """Every row of several ``edge_index`` joined end to end must number nodes of one plan, or none at all."""
+    for row, found in enumerate(points if isinstance(points, tuple) else ()):
+        parts = [p.points[row] if isinstance(p.points, tuple) else p.points for p in placed]
+        if found is None and any(p is not None for p in parts):
+            known = " and ".join(dict.fromkeys(str(p) if p else "plain numbers" for p in parts))
+            call.refuse(
+                f"joins node numbers that do not belong together in row {row}: {known}",
+                "join edges with edges and pairs with pairs, or index with each by itself",
+            )
 
 
 def _is_whole(call: Call, end: Any, rows: Rows | None) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from graphshard.passes.rules.call import Call, Rule, same_rows
-from graphshard.placement import Placed, Placement, Points, Rows, reach
+from graphshard.placement import Placed, Placement, Rows, joined, reach
 
 
 def broadcast_rows(
@@ -66,10 +66,12 @@ def compare(call: Call) -> Placement:
     pa, pb = reach(a.points), reach(b.points)
     if pa is None or pb is None or isinstance(a.points, tuple) or isinstance(b.points, tuple):
         return pointwise(call)
+    if joined(pa, pb) is None:  # of two node sets or two halos: one number means two nodes
+        return pointwise(call)
     ndim = max(len(a.dims), len(b.dims))
     dims = broadcast_rows(call, [(a, call.shape(left)), (b, call.shape(right))], ndim)
     loops: frozenset[tuple[str, int | None]] = frozenset()
-    if Points.OWNED in (pa, pb) and ndim == 1 and a.dims == b.dims:
+    if None in (pa.plan, pb.plan) and ndim == 1 and a.dims == b.dims:
         loops = frozenset({call.key(left), call.key(right)})
     equal = "eq" in str(call.node.target)
     return Placed(dims, loops=loops if equal else frozenset(), complement=frozenset() if equal else loops)

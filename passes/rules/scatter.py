@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import fx
 
-from graphshard.passes.rules.call import Call, Rewrite, Rule, same_rows
+from graphshard.passes.rules.call import Call, Rewrite, Rule, check_same_nodes, same_rows
 from graphshard.passes.rules.pointwise import is_one
 from graphshard.passes.rules.reduce import is_stacked
-from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
+from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Rows, reach
 
 
 def scatter(call: Call) -> Placement:
@@ -54,7 +54,8 @@ def index_put(call: Call) -> Placement:
     rows = index.dims[0] if index.dims else None
     if values.sharded and same_rows(call, [index, values], [0, values.sharded[0]]) != rows:
         call.refuse("writes rows that do not belong to the index")
-    if not call["accumulate"] and reach(index.points) is Points.HALO and call.tensor("self").dims[dim]:
+    by_source = is_by_source(index)
+    if not call["accumulate"] and by_source and call.tensor("self").dims[dim] is not None:
         call.refuse(
             "writes node rows by source node, which may belong to another rank",
             "write by destination, or mask with src == dst first",
@@ -100,9 +101,15 @@ def scatter_extreme(call: Call) -> Placement:
         return Placed(base.dims, partial=reduce)
     if isinstance(rows, Halo):
         return Placed(base.dims, mirror=reduce)
-    if reach(index.points) is Points.HALO:
+    if is_by_source(index):
         call.edits.append(Rewrite(call.node, "scatter_by_source"))
     return Placed(base.dims)
+
+
+def is_by_source(index: Placed) -> bool:
+    """Whether some of the numbers are those of another rank's nodes."""
+    points = reach(index.points)
+    return points is not None and points.plan is not None
 
 
 def _write(
@@ -122,9 +129,10 @@ def _write(
             "writes node rows by an index whose numbers are not node numbers of this graph",
             "index with edge_index",
         )
+    check_same_nodes(call, rows, points)
     if isinstance(rows, Halo):
         return Placed(base.dims, mirror=reduce)
-    if points is Points.HALO:
+    if points.plan is not None:
         return _write_by_source(call, base, dim, reduce)
     return Placed(base.dims)
 

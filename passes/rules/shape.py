@@ -12,7 +12,6 @@ from graphshard.placement import (
     Placed,
     Placement,
     Pointing,
-    Points,
     Rows,
     reach,
     same_segments,
@@ -41,7 +40,7 @@ def _reshaped(call: Call, placed: Placed) -> Placed:
         dims[target] = placed.dims[dim]
     points = placed.points
     if isinstance(points, tuple) and not (new and _equal(new[0], old[0])):
-        points = reach(points) if not _mixed(points) else _refuse_mixed(call)
+        points = single_pointing(call, points)
     return replace(placed, dims=tuple(dims), points=points, loops=frozenset(), complement=frozenset())
 
 
@@ -175,15 +174,10 @@ def single_pointing(call: Call, points: Pointing) -> Pointing:
     """What the whole tensor points into, once its dim 0 is no longer the rows of an ``edge_index``."""
     if not isinstance(points, tuple):
         return points
-    return _refuse_mixed(call) if _mixed(points) else reach(points)
-
-
-def _mixed(points: tuple[Points | None, ...]) -> bool:
-    return None in points and any(p is not None for p in points)
-
-
-def _refuse_mixed(call: Call) -> Pointing:
-    call.refuse("mixes node numbers with other numbers in one dim")
+    found = reach(points)
+    if found is None and any(p is not None for p in points):
+        call.refuse("mixes numbers of different nodes, or node numbers with other numbers, in one dim")
+    return found
 
 
 def _output_shape(call: Call) -> tuple[Any, ...]:

@@ -19,7 +19,8 @@ from graphshard.check.faults import Fault
 from graphshard.check.report import Row
 from graphshard.check.verify import Parts, Prepared, Setting, Verification
 from graphshard.errors import CaptureError, UnsupportedOperation
-from graphshard.roles import as_role
+from graphshard.node_parameters import sets_of
+from graphshard.roles import as_member
 from graphshard.tools.zoo.configuration import Configuration
 from graphshard.tools.zoo.graphs import ROLES, cut_graph
 
@@ -126,8 +127,10 @@ def _failures(
     base: nn.Module, configuration: Configuration, seeds: Sequence[int], fault: Fault | None
 ) -> list[Row]:
     names = tensor_names(base)
-    roles = {name: as_role(ROLES[name], name) for name in names}
-    setting = Setting(configuration.training, True, torch.float64, roles, configuration.node_parameters)
+    roles = {name: as_member(ROLES[name], name) for name in names}
+    setting = Setting(
+        configuration.training, True, torch.float64, roles, sets_of(configuration.node_parameters)
+    )
     prepared: dict[bool, Prepared | None] = {True: None, False: None}
     rows: list[Row] = []
     for seed in seeds:
