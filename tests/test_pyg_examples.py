@@ -66,5 +66,5 @@ def test_refused(name: str) -> None:
 
 
 def test_super_gat_refuses_to_sample_negative_pairs() -> None:
-    with pytest.raises(GraphshardError, match="SuperGATConv|looking at the data|captured program"):
+    with pytest.raises(GraphshardError, match=r"SuperGATConv|looking at the data|captured program"):
         check(examples.SuperGat, "train")
