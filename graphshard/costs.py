@@ -22,7 +22,7 @@ from graphshard.passes.base import Program
 from graphshard.passes.gradient_flow import gradient_flow
 
 HALO = ("halo_sync", "halo_reduce")
-REDUCE = ("all_reduce", "global_count")
+REDUCE = ("all_reduce", "stack_ranks", "global_count")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Exchange:
     Attributes:
         key: the node that communicates.
         name: its stable name.
-        kind: "halo_sync", "halo_reduce", "all_reduce", "global_count", or "gradient" of a parameter.
+        kind: "halo_sync", "halo_reduce", "all_reduce", "stack_ranks" (an all-reduce of as many values as there
+            are ranks; counted as one where that is not known), "global_count", or "gradient" of a parameter.
         unit: bytes of one row of a halo exchange; of the whole tensor for any other kind.
         forward: whether it sends in forward.
         backward: whether it sends in backward.
@@ -168,7 +169,8 @@ def traffic_of(
     for node in program.graph.nodes:
         op = op_name(node).rsplit(".", 1)[-1]
         if op in HALO or op in REDUCE:
-            found.append(Exchange(key_of(node), words.text(node), op, _unit(node, op), True, node in flow))
+            unit = _unit(node, op) * (len(halo) if halo is not None and op == "stack_ranks" else 1)
+            found.append(Exchange(key_of(node), words.text(node), op, unit, True, node in flow))
         elif op == "replicated_input" and node in flow:
             found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
     if halo is None:

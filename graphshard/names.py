@@ -21,6 +21,7 @@ _SUFFIXES = {
     "graphshard.halo_sync": "halo",
     "graphshard.halo_reduce": "owned",
     "graphshard.all_reduce": "all",
+    "graphshard.stack_ranks": "ranks",
     "graphshard.pad_halo": "padded",
 }
 _MARKS = ("graphshard.replicated_input", "graphshard.replicated_output")

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
+from graphshard.float_order import from_order_keys, order_keys
 from graphshard.groups import (
     ByteCounter,
     all_gather_object,
@@ -215,7 +216,8 @@ def all_reduce(x: Tensor, reduce: str, group: str) -> Tensor:
         x: any shape and dtype. reduce: "sum", "max" or "min". group: name of the process group, or ``""``.
 
     Returns:
-        A new tensor like x. Backward: of "sum", an all-reduced sum; "max" and "min" have none.
+        A new tensor like x. Backward: of "sum", an all-reduced sum; "max" and "min" have none. A NaN on any
+        rank is a NaN on all, as for ``torch.amax`` (gloo and NCCL drop it or not, by the order of ranks).
 
     Raises:
         GraphshardError: an unknown reduction, or a backward through "max" or "min".
@@ -226,6 +228,10 @@ def all_reduce(x: Tensor, reduce: str, group: str) -> Tensor:
     if pg is None:
         return out
     count_all_reduce(out, pg)
+    if reduce != "sum" and out.is_floating_point():
+        keys = order_keys(out, reduce)
+        dist.all_reduce(keys, op=_REDUCE_OPS[reduce], group=pg)
+        return from_order_keys(keys).to(out.dtype)
     # gloo knows no int16; int32 gives the same value, wrap-around included.
     wire = out.to(torch.int32) if out.dtype == torch.int16 else out
     dist.all_reduce(wire, op=_REDUCE_OPS[reduce], group=pg)

@@ -107,7 +107,8 @@ class Placed:
     Attributes:
         dims: for each dim, the rows a rank holds along it; None where every rank holds the whole dim.
         points: what the integers number, if they are local node numbers.
-        partial: the reduction over ranks ("sum", "max", "min") that still has to be done, if any.
+        partial: the reduction over ranks ("sum", "max", "min") that still has to be done, if any; "stack" where
+            each rank holds a value of its own that is to be stacked with the others'.
         mirror: the reduction over all copies of a node that still has to be done, for rows in ``Halo``.
         uniform: all rows along the sharded dim are equal, so their order does not matter.
         loops: for a mask, the values among which it keeps only entries that are owned nodes

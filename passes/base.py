@@ -189,6 +189,17 @@ class Emitter:
             return target(*fixed[0], **fixed[1])
 
 
+def replace_results(node: fx.Node, results: fx.Node | tuple[fx.Node, ...]) -> None:
+    """Let what reads ``node`` read ``results`` instead, one for each value that it returns; erase the node."""
+    if isinstance(results, tuple):
+        for item in list(node.users):
+            item.replace_all_uses_with(results[int(str(item.args[1]))])
+            node.graph.erase_node(item)
+    else:
+        node.replace_all_uses_with(results)
+    node.graph.erase_node(node)
+
+
 def _fake_mode(values: Any) -> Any:
     for value in torch.utils._pytree.tree_leaves(values):
         if isinstance(value, torch._subclasses.FakeTensor):

@@ -1,10 +1,11 @@
-"""expand_reductions: means, variances and standard deviations over all nodes or edges, by their definitions.
+"""expand_reductions: means, variances and softmaxes over all nodes or edges, by their definitions.
 
 Before::  m = mean(x, [0])
 After::   s = sum(x, [0]); n = sym_size(x, 0); m = div(s, n)
 
 The sum is then a term on each rank and the size a count of rows, which ``insert_all_reduce`` makes global: the
-mean of means would weight every rank alike.
+mean of means would weight every rank alike. A softmax along the rows subtracts the maximum over all ranks and
+divides by the sum over all ranks.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.passes.base import Emitter, Program
+from graphshard.passes.base import Emitter, Program, replace_results
+from graphshard.passes.expand_extremes import top
 from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.rules.call import Call, Rewrite, operator_name, shape_of
 from graphshard.passes.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
@@ -26,7 +28,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class ExpandReductions:
-    """Rewrite each mean, var and std over sharded rows; counts them."""
+    """Rewrite each mean, var, std and softmax over sharded rows; counts them."""
 
     name: str = "expand_reductions"
 
@@ -38,22 +40,42 @@ class ExpandReductions:
             emit = Emitter(program, node)
             with emit.before(node):
                 result = _expand(emit, call)
-            node.replace_all_uses_with(result)
-            program.graph.erase_node(node)
+            replace_results(node, result)
         return len(nodes)
 
 
-def _expand(emit: Emitter, call: Call) -> fx.Node:
-    x = call["self"]
+def _expand(emit: Emitter, call: Call) -> fx.Node | tuple[fx.Node, ...]:
+    x, op = call["self"], operator_name(call.node)
+    if "softmax" in op:
+        return softmax(emit, call, logarithm="log" in op)
     dims = reduced_dims(call, len(shape_of(x)))
     keepdim = bool(call.get("keepdim", False))
-    if "mean" in str(call.node.target):
-        return mean(emit, x, dims, keepdim, call.get("dtype"))
+    average = mean(emit, x, dims, keepdim, call.get("dtype")) if "mean" in op else None
+    if op == "aten.mean":
+        assert average is not None
+        return average
     correction = 1 if call.get("unbiased", True) else 0
     if call.get("correction") is not None:
         correction = call["correction"]
-    variance = var(emit, x, dims, keepdim, correction)
-    return _root(emit, variance) if "std" in str(call.node.target) else variance
+    spread = var(emit, x, dims, keepdim, correction)
+    if "std" in op:
+        spread = _root(emit, spread)
+    return spread if average is None else (spread, average)
+
+
+def softmax(emit: Emitter, call: Call, *, logarithm: bool) -> fx.Node:
+    """``exp(x - m) / sum(exp(x - m))``, or its logarithm; the result does not depend on the maximum m."""
+    x = call["self"]
+    if (dtype := call.get("dtype")) is not None:
+        x = emit.call(aten._to_copy.default, x, dtype=dtype)
+    dims = [call["dim"] % len(shape_of(x))]
+    m = top(emit, emit.call(aten.detach.default, x), dims, "max")
+    shifted = emit.call(aten.sub.Tensor, x, m)
+    exponential = emit.call(aten.exp.default, shifted)
+    total = emit.call(aten.sum.dim_IntList, exponential, dims, True)
+    if logarithm:
+        return emit.call(aten.sub.Tensor, shifted, emit.call(aten.log.default, total))
+    return emit.call(aten.div.Tensor, exponential, total)
 
 
 def _root(emit: Emitter, variance: fx.Node) -> fx.Node:

@@ -24,7 +24,7 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Edit, HaloReduce, HaloSync, Rewrite
+from graphshard.passes.rules.call import Edit, HaloSync, Rewrite
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,15 @@ class InsertHaloSync:
     name: str = "insert_halo_sync"
 
     def run(self, program: Program) -> int:
-        edits = infer(program).edits
-        for edit in edits:
-            if isinstance(edit, Rewrite) and edit.family == "scatter_by_source":
-                _widen_scatter(program, edit.node)
-        reduces = [e for e in infer(program).edits if isinstance(e, HaloReduce)]
-        for reduce in reduces:
-            _insert_reduce(program, reduce)
+        by_source = [
+            e.node for e in infer(program).edits if isinstance(e, Rewrite) and e.family == "scatter_by_source"
+        ]
+        for node in by_source:
+            _reduce_copies(program, node)
         syncs = _by_value(infer(program).edits)
         for (value, dim), users in syncs.items():
             _insert_sync(program, value, dim, users)
-        return len(reduces) + len(syncs)
+        return len(by_source) + len(syncs)
 
 
 def _by_value(edits: list[Edit]) -> dict[tuple[fx.Node, int], list[fx.Node]]:
@@ -85,33 +83,28 @@ def _with_halo(example: Any) -> Any:
         return example.new_empty((mode.shape_env.create_unbacked_symint(), *example.shape[1:]))
 
 
-def _widen_scatter(program: Program, node: fx.Node) -> None:
-    """Let a scatter by source write into owned and halo rows; the base counts on owned rows only."""
-    base = node.args[0]
+def _reduce_copies(program: Program, node: fx.Node) -> None:
+    """Let a scatter by source write into owned and halo rows, and combine the copies of each node.
+
+    The base counts on owned rows only.
+    """
+    base, owned = node.args[0], node.meta["val"]
     assert isinstance(base, fx.Node)
-    _, _, recv_splits = _plan(program)
+    reduce = node.args[4] if node.target is local_ops.scatter_extreme else "sum"
+    plan, group = _plan(program), program.placeholder("group")
     emit = Emitter(program, node)
     wide = _with_halo(base.meta["val"])
     with emit.before(node):
-        padded = emit.call(local_ops.pad_halo, base, recv_splits, 0, name=f"{base.name}_padded", example=wide)
+        padded = emit.call(local_ops.pad_halo, base, plan[2], 0, name=f"{base.name}_padded", example=wide)
     node.update_arg(0, padded)
-    node.meta["val"] = _with_halo(node.meta["val"])
-
-
-def _insert_reduce(program: Program, edit: HaloReduce) -> None:
-    plan, group = _plan(program), program.placeholder("group")
-    emit = Emitter(program, edit.value)
-    users = list(edit.value.users)
-    padded = edit.value.args[0]
-    assert isinstance(padded, fx.Node)
-    base = padded.args[0]
-    assert isinstance(base, fx.Node)
-    with emit.after(edit.value):
+    node.meta["val"] = wide
+    users = list(node.users)
+    with emit.after(node):
         reduced = emit.call(
             torch.ops.graphshard.halo_reduce.default,
-            *(edit.value, *plan, edit.reduce, group),
-            name=f"{edit.value.name}_owned",
-            example=base.meta["val"],
+            *(node, *plan, reduce, group),
+            name=f"{node.name}_owned",
+            example=owned,
         )
     for user in users:
-        user.replace_input_with(edit.value, reduced)
+        user.replace_input_with(node, reduced)

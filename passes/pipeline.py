@@ -1,7 +1,8 @@
 """The pipeline: runs passes one after the other and keeps every stage for ``graphshard diff``::
 
-    capture -> infer_placement -> globalize_ids -> distribute_dropout -> distribute_batch_norm
-            -> expand_losses -> expand_reductions -> insert_halo_sync -> insert_all_reduce -> sum_gradients
+    capture -> infer_placement -> globalize_ids -> distribute_dropout -> distribute_random
+            -> distribute_batch_norm -> expand_losses -> expand_reductions -> stack_reductions
+            -> expand_extremes -> expand_scatters -> insert_halo_sync -> insert_all_reduce -> sum_gradients
 
 The pipeline alone copies, lints, recompiles and checks placements.
 """
@@ -14,12 +15,16 @@ from dataclasses import dataclass, field
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.distribute_batch_norm import DistributeBatchNorm
 from graphshard.passes.distribute_dropout import DistributeDropout
+from graphshard.passes.distribute_random import DistributeRandom
+from graphshard.passes.expand_extremes import ExpandExtremes
 from graphshard.passes.expand_losses import ExpandLosses
 from graphshard.passes.expand_reductions import ExpandReductions
+from graphshard.passes.expand_scatters import ExpandScatters
 from graphshard.passes.globalize_ids import GlobalizeIds
 from graphshard.passes.infer_placement import InferPlacement, check_placed
 from graphshard.passes.insert_all_reduce import InsertAllReduce
 from graphshard.passes.insert_halo_sync import InsertHaloSync
+from graphshard.passes.stack_reductions import StackReductions
 from graphshard.passes.sum_gradients import SumGradients
 
 
@@ -29,9 +34,13 @@ def correctness_passes() -> tuple[Pass, ...]:
         InferPlacement(),
         GlobalizeIds(),
         DistributeDropout(),
+        DistributeRandom(),
         DistributeBatchNorm(),
         ExpandLosses(),
         ExpandReductions(),
+        StackReductions(),
+        ExpandExtremes(),
+        ExpandScatters(),
         InsertHaloSync(),
         InsertAllReduce(),
         SumGradients(),

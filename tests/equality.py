@@ -29,6 +29,7 @@ SEED = 11
 ROLES = {
     "x": "node",
     "z": "node",
+    "batch": "node",
     "y": "node",
     "target": "node",
     "mask": "node",
@@ -243,7 +244,7 @@ def _same_on_all(what: str, values: list[Tensor | None]) -> Tensor | None:
         assert (first is None) == (other is None), f"{what} exists on some ranks only"
         if first is not None and other is not None:
             assert torch.equal(first.isnan(), other.isnan()), f"{what} is NaN on some ranks only"
-            difference = (first.detach().nan_to_num() - other.detach().nan_to_num()).abs().double()
+            difference = (first.detach().double().nan_to_num() - other.detach().double().nan_to_num()).abs()
             assert not difference.numel() or float(difference.max()) <= 1e-12 * _scale(first), (
                 f"{what} differs between ranks"
             )

@@ -83,15 +83,6 @@ def test_ties_of_a_maximum_share_its_gradient(reduce: str) -> None:
         check(model_of(forward), fixed_case(parts=parts, ties=True))
 
 
-def test_a_maximum_by_source_is_refused() -> None:
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        index = edge_index[0].view(-1, 1).expand(-1, x.size(1))
-        return x.scatter_reduce(0, index, x[edge_index[1]], "amax")
-
-    with pytest.raises(UnsupportedOperation, match="by source"):
-        program_of(model_of(forward))
-
-
 def test_a_base_that_is_not_zero_counts_once() -> None:
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         h = self.lin(x)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphshard
@@ -147,12 +146,12 @@ def test_random_numbers_are_refused() -> None:
     refused(Noise(), graphshard.UnsupportedOperation, "rand_like", HERE)
 
 
-def test_a_softmax_over_the_nodes_is_refused() -> None:
+def test_a_running_sum_over_the_nodes_is_refused() -> None:
     class OverNodes(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-            return F.softmax(x, dim=0)
+            return x.cumsum(0)
 
-    refused(OverNodes(), graphshard.UnsupportedOperation, "softmax", "spread over the ranks", HERE)
+    refused(OverNodes(), graphshard.UnsupportedOperation, "cumsum", "spread over the ranks", HERE)
 
 
 def test_all_pairs_are_refused() -> None:

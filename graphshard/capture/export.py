@@ -18,10 +18,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from graphshard.capture.clean import prepare, tidy
+from graphshard.capture.clean import prepare, tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.capture.shims import symbolic_numbers
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
@@ -154,7 +155,12 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
     problem: Exception | None = None
     for strict in (False, True):
         try:
-            with _quiet(), _pyg_without_segment_matmul(), torch.random.fork_rng(devices=[]):
+            with (
+                _quiet(),
+                _pyg_without_segment_matmul(),
+                symbolic_numbers(flat_module.model),
+                torch.random.fork_rng(devices=[]),
+            ):
                 return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
         except GraphshardError:
             raise
@@ -166,6 +172,7 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
 
 
 def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
+    unpack_constant_indices(exported)
     module = tidy(exported.graph_module)
     inputs, constants = [], {}
     arguments = iter(range(1 << 20))

@@ -15,6 +15,7 @@ from graphshard import ops
 from graphshard.local_ops import pad_halo
 from graphshard.passes.gradient_flow import gradient_flow
 from graphshard.runtime import Compiled
+from graphshard.stacking import stack_ranks
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,19 @@ def all_reduce_forward_only(x: Tensor, reduce: str, group: str) -> Tensor:
     return x + (total - x.detach())
 
 
+def stack_nothing(x: Tensor, _group: str) -> Tensor:
+    """A stack of this rank's own value alone."""
+    return x.unsqueeze(0)
+
+
+def stack_forward_only(x: Tensor, group: str) -> Tensor:
+    """A stack whose backward does not sum over the ranks."""
+    own = torch.arange(ops.group_size(group)) == ops.group_rank(group)
+    own = own.to(x.device).view(-1, *[1] * x.dim())
+    stacked: Tensor = stack_ranks(x.detach(), group)
+    return torch.where(own, x.unsqueeze(0), stacked)
+
+
 def same(x: Tensor, _group: str) -> Tensor:
     """No gradient sum, or no scaling."""
     return x.view_as(x)
@@ -120,6 +134,7 @@ _BROKEN = {
     "graphshard.halo_sync.default": _Broken(sync_nothing, sync_forward_only),
     "graphshard.halo_reduce.default": _Broken(reduce_nothing, reduce_forward_only),
     "graphshard.all_reduce.default": _Broken(all_reduce_nothing, all_reduce_forward_only),
+    "graphshard.stack_ranks.default": _Broken(stack_nothing, stack_forward_only),
     "replicated_input": _Broken(None, same),
     "replicated_output": _Broken(None, same),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphshard.passes.rules.call import Call, Rule
+from graphshard.passes.rules.reduce import without
 from graphshard.placement import Halo, Owned, Placed, Placement, Size, join
 
 
@@ -42,6 +43,33 @@ def pad_halo(call: Call) -> Placement:
     return replace(placed, dims=(Halo(), *placed.dims[1:]), points=None, uniform=False)
 
 
+def extreme(call: Call) -> Placement:
+    """This rank's own maximum or minimum over rows."""
+    placed = call.values(call["arg0"])
+    gone = tuple(call["arg1"])
+    return Placed(without(placed.dims, gone, keepdim=True), partial=call["arg2"])
+
+
+def zero_of(call: Call) -> Placement:
+    """Zeros over the rows of the tensor whose gradient they carry."""
+    return call.values(call["arg0"]).plain()
+
+
+def element_ids(call: Call) -> Placement:
+    """A number for each element of the rows."""
+    placed = call.tensor(call["arg0"])
+    return Placed((*placed.dims, *(None,) * len(call["arg1"])))
+
+
+def stack_ranks(call: Call) -> Placement:
+    """A value of each rank's own, stacked."""
+    placed = call.raw(call["x"])
+    _see_plan(call)
+    if not isinstance(placed, Placed) or placed.partial != "stack":
+        call.refuse(f"stacks {placed} over the ranks, which is not a value of each rank's own")
+    return Placed((None, *placed.dims))
+
+
 def same(call: Call) -> Placement:
     """Identities that only mark where gradients are summed or scaled."""
     placed = call.tensor(call["arg0"])
@@ -58,6 +86,13 @@ def global_count(call: Call) -> Placement:
 def dropout_rows(call: Call) -> Placement:
     """A dropout by global row ids keeps its rows."""
     placed = call.values(call["arg0"])
+    _see_plan(call)
+    return Placed(placed.dims)
+
+
+def random_like(call: Call) -> Placement:
+    """Random numbers by global row ids: in the rows of the other tensor."""
+    placed = call.tensor(call["arg0"])
     _see_plan(call)
     return Placed(placed.dims)
 
@@ -81,9 +116,14 @@ RULES: dict[str, Rule] = {
     "graphshard.halo_sync.default": halo_sync,
     "graphshard.halo_reduce.default": halo_reduce,
     "graphshard.all_reduce.default": all_reduce,
+    "graphshard.stack_ranks.default": stack_ranks,
+    "graphshard.local_ops.extreme": extreme,
+    "graphshard.local_ops.zero_of": zero_of,
+    "graphshard.local_ops.element_ids": element_ids,
     "graphshard.local_ops.pad_halo": pad_halo,
     "graphshard.local_ops.global_count": global_count,
     "graphshard.local_ops.dropout_rows": dropout_rows,
+    "graphshard.local_ops.random_like": random_like,
     "graphshard.local_ops.join_ids": join_ids,
     "graphshard.ops.replicated_input": same,
     "graphshard.ops.replicated_output": same,

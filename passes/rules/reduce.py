@@ -1,8 +1,11 @@
-"""Reductions: row-wise over feature dims, a partial value over node and edge rows."""
+"""Reductions: row-wise over feature dims; over node and edge rows a partial value, or a rewriting by a pass."""
 
 from __future__ import annotations
 
-from graphshard.passes.rules.call import Call, Rewrite, Rule
+import torch
+from torch import fx
+
+from graphshard.passes.rules.call import Call, Rewrite, Rule, operator_name
 from graphshard.placement import Placed, Placement, Rows
 
 
@@ -31,17 +34,55 @@ def _split(call: Call) -> tuple[Placed, tuple[Rows | None, ...], bool]:
 
 
 def sum_(call: Call) -> Placement:
-    """A sum over rows is a term of the global sum."""
+    """A sum, or a count, over rows is a term of the global one."""
+    return _term(call, "sum")
+
+
+def any_(call: Call) -> Placement:
+    """Whether any row is true on any rank."""
+    return _term(call, "max")
+
+
+def all_(call: Call) -> Placement:
+    """Whether all rows are true on all ranks."""
+    return _term(call, "min")
+
+
+def _term(call: Call, reduce: str) -> Placement:
     placed, left, across = _split(call)
-    return Placed(left, partial="sum") if across else Placed(left, uniform=placed.uniform)
+    return Placed(left, partial=reduce) if across else Placed(left, uniform=placed.uniform)
 
 
-def expanded(call: Call) -> Placement:
+def statistic(call: Call) -> Placement:
     """``mean``, ``var``, ``std``: over rows they are rewritten with global counts."""
-    placed, left, across = _split(call)
-    if across:
-        call.edits.append(Rewrite(call.node, "reduction"))
-    return Placed(left, uniform=placed.uniform and not across)
+    return _rewritten(call, "reduction")
+
+
+def extreme(call: Call) -> Placement:
+    """``amax``, ``max``, ``argmax`` and their kind: over rows, ties may span ranks."""
+    placed = call.values("self")
+    dims = reduced_dims(call, len(placed.dims))
+    if call.get("dim") is None and "arg" in operator_name(call.node) and placed.sharded:
+        if placed.sharded != (0,) or not all(isinstance(n, int) for n in call.shape("self")[1:]):
+            call.refuse("numbers the elements of a tensor whose rows are not in dim 0", "name the dim")
+    elif any(placed.dims[d] is not None for d in dims) and _is_complex(call):
+        call.refuse("compares complex numbers")
+    return _rewritten(call, "extreme")
+
+
+def stackable(call: Call) -> Placement:
+    """``prod``, ``logsumexp``, norms: the same op over the ranks' own values, stacked."""
+    _, left, across = _split(call)
+    if across and is_stacked(call.node):
+        return Placed(left, partial="stack")
+    return _rewritten(call, "stack")
+
+
+def is_stacked(node: fx.Node) -> bool:
+    """Whether all that reads a value is its stacking over the ranks: ``stack_reductions`` has seen to it."""
+    return bool(node.users) and all(
+        str(user.target) == "graphshard.stack_ranks.default" for user in node.users
+    )
 
 
 def rowwise(call: Call) -> Placement:
@@ -50,12 +91,37 @@ def rowwise(call: Call) -> Placement:
     if across:
         rows = next(r for r in placed.dims if r is not None)
         call.refuse(
-            f"reduces the rows {rows} over all ranks, which is supported for sum, mean, var and std so far",
-            "reduce over features, or use a sum or a mean over the nodes",
+            f"reduces the rows {rows} over all ranks in a way that needs all of them on one",
+            "reduce over features, or use a sum, mean, max, min, prod, var, norm or logsumexp over the nodes",
         )
-    result = Placed(left, uniform=placed.uniform)
-    value = call.node.meta["val"]
+    return _results(call, left, uniform=placed.uniform)
+
+
+def _rewritten(call: Call, family: str) -> Placement:
+    placed, left, across = _split(call)
+    if across:
+        call.edits.append(Rewrite(call.node, family))
+    return _results(call, left, uniform=placed.uniform and not across)
+
+
+def _results(call: Call, dims: tuple[Rows | None, ...], *, uniform: bool) -> Placement:
+    """One placement for each value that the op returns."""
+    result, value = Placed(dims, uniform=uniform), call.node.meta["val"]
     return tuple(result for _ in value) if isinstance(value, (list, tuple)) else result
+
+
+def _is_complex(call: Call) -> bool:
+    value = call["self"].meta["val"]
+    return isinstance(value, torch.Tensor) and value.is_complex()
+
+
+def softmax(call: Call) -> Placement:
+    """``softmax`` / ``log_softmax``: along the rows it is rewritten by its definition."""
+    placed = call.values("self")
+    dim = call.dim("dim", len(placed.dims))
+    if placed.dims and placed.dims[dim] is not None:
+        call.edits.append(Rewrite(call.node, "reduction"))
+    return placed.plain()
 
 
 def along_features(call: Call) -> Placement:
@@ -92,38 +158,59 @@ def over(names: list[str], rule: Rule) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    **over(_names("sum", "default", "dim_IntList"), sum_),
-    **over(_names("mean", "default", "dim"), expanded),
-    **over(_names("var", "default", "dim", "correction"), expanded),
-    **over(_names("std", "default", "dim", "correction"), expanded),
+    **over(
+        [
+            *_names("sum", "default", "dim_IntList"),
+            *_names("nansum", "default"),
+            *_names("count_nonzero", "dim_IntList", "default"),
+        ],
+        sum_,
+    ),
+    **over(_names("any", "default", "dim", "dims"), any_),
+    **over(_names("all", "default", "dim", "dims"), all_),
+    **over(
+        [
+            *_names("mean", "default", "dim"),
+            *_names("var", "default", "dim", "correction"),
+            *_names("std", "default", "dim", "correction"),
+            *_names("var_mean", "default", "dim", "correction"),
+            *_names("std_mean", "default", "dim", "correction"),
+        ],
+        statistic,
+    ),
     **over(
         [
             *_names("amax", "default"),
             *_names("amin", "default"),
+            *_names("aminmax", "default"),
             *_names("max", "default", "dim"),
             *_names("min", "default", "dim"),
             *_names("argmax", "default"),
             *_names("argmin", "default"),
+        ],
+        extreme,
+    ),
+    **over(
+        [
             *_names("prod", "default", "dim_int"),
-            *_names("any", "default", "dim", "dims"),
-            *_names("all", "default", "dim", "dims"),
             *_names("logsumexp", "default"),
             *_names("linalg_vector_norm", "default"),
             *_names("norm", "ScalarOpt_dim", "Scalar"),
-            *_names("nansum", "default"),
-            *_names("count_nonzero", "dim_IntList", "default"),
-            *_names("median", "default", "dim"),
-            *_names("var_mean", "correction", "dim", "default"),
-            *_names("std_mean", "correction", "dim", "default"),
         ],
-        rowwise,
+        stackable,
     ),
+    **over(_names("median", "default", "dim"), rowwise),
     **over(
         [
             *_names("softmax", "int"),
             *_names("log_softmax", "int"),
             *_names("_softmax", "default"),
             *_names("_log_softmax", "default"),
+        ],
+        softmax,
+    ),
+    **over(
+        [
             *_names("cumsum", "default"),
             *_names("cumprod", "default"),
             *_names("sort", "default", "stable"),

@@ -1,4 +1,7 @@
-"""Writing rows by index: by destination everything is local, by source the copies of a node are combined."""
+"""Writing rows by index: by destination everything is local, by source the copies of a node are combined.
+
+Into groups that every rank holds whole (pooling by graph), the ranks' own results are combined.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ from torch import fx
 
 from graphshard.passes.rules.call import Call, Rewrite, Rule, same_rows
 from graphshard.passes.rules.pointwise import is_one
-from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, reach
+from graphshard.passes.rules.reduce import is_stacked
+from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
 
 
 def scatter(call: Call) -> Placement:
     """``scatter_add`` / ``scatter_reduce`` / ``scatter``: the index has the shape of what is written."""
     source = call.get("src", call.get("value"))
-    reduce = _reduce_of(call)
+    reduce = reduce_of(call)
     index = call.tensor("index")
     dim = call.dim("dim", len(call.tensor("self").dims))
     written = call.values(source) if isinstance(source, fx.Node) else None
     if written is not None and written.dims:
         _check_rows(call, index, written, dim)
-    return _write(call, dim, index, reduce, written)
+    return _write(call, dim, index, reduce, written, index.dims[dim] if index.dims else None)
 
 
 def index_add(call: Call) -> Placement:
@@ -31,7 +35,7 @@ def index_add(call: Call) -> Placement:
     rows = same_rows(call, [index, source], [0, dim])
     if rows is not None and (index.dims[0] is None or source.dims[dim] is None):
         call.refuse(f"writes rows {rows} and rows that every rank holds whole together")
-    return _write(call, dim, index, str(reduce), source)
+    return _write(call, dim, index, str(reduce), source, index.dims[0] if index.dims else None)
 
 
 def index_put(call: Call) -> Placement:
@@ -50,12 +54,12 @@ def index_put(call: Call) -> Placement:
     rows = index.dims[0] if index.dims else None
     if values.sharded and same_rows(call, [index, values], [0, values.sharded[0]]) != rows:
         call.refuse("writes rows that do not belong to the index")
-    if reach(index.points) is Points.HALO and call.tensor("self").dims[dim] is not None:
+    if not call["accumulate"] and reach(index.points) is Points.HALO and call.tensor("self").dims[dim]:
         call.refuse(
             "writes node rows by source node, which may belong to another rank",
             "write by destination, or mask with src == dst first",
         )
-    return _write(call, dim, index, "sum" if call["accumulate"] else "replace", values)
+    return _write(call, dim, index, "sum" if call["accumulate"] else "replace", values, rows)
 
 
 def _put_masked(call: Call, dim: int, mask: Placed, values: Placed) -> Placement:
@@ -86,11 +90,30 @@ def _check_masked_values(call: Call, dim: int, values: Placed, kept: Kept) -> No
         )
 
 
-def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | None) -> Placement:
-    """Where the rows of ``index`` lead: the placement of the result."""
+def scatter_extreme(call: Call) -> Placement:
+    """A maximum or minimum of what is written, without gradient: ``local_ops.scatter_extreme``."""
+    base, index = call.tensor(call["arg0"]), call.tensor(call["arg2"])
+    call.values(call["arg3"])
+    dim, reduce = call["arg1"], call["arg4"]
+    rows = base.dims[dim]
+    if rows is None:
+        return Placed(base.dims, partial=reduce)
+    if isinstance(rows, Halo):
+        return Placed(base.dims, mirror=reduce)
+    if reach(index.points) is Points.HALO:
+        call.edits.append(Rewrite(call.node, "scatter_by_source"))
+    return Placed(base.dims)
+
+
+def _write(
+    call: Call, dim: int, index: Placed, reduce: str, written: Placed | None, over: Rows | None
+) -> Placement:
+    """Where the rows of ``index`` lead: the placement of the result. ``over``: the rows that are written."""
     base = call.values("self")
     rows, points = base.dims[dim], reach(index.points)
     if rows is None:
+        if over is not None:
+            return _write_groups(call, base, index, reduce)
         return _write_replicated(call, base, index, written)
     if not isinstance(rows, (Owned, Halo)):
         call.refuse(f"writes into the rows {rows} by number, which is not the same on the ranks")
@@ -100,38 +123,74 @@ def _write(call: Call, dim: int, index: Placed, reduce: str, written: Placed | N
             "index with edge_index",
         )
     if isinstance(rows, Halo):
-        return Placed(base.dims, mirror=_supported(call, reduce))
+        return Placed(base.dims, mirror=reduce)
     if points is Points.HALO:
-        if dim != 0:
-            call.refuse("scatters by source node along a dim other than 0", "put the nodes in dim 0")
-        _supported(call, reduce)
-        if call.get("include_self") is False:
-            call.refuse(
-                "scatters by source node with include_self=False; which nodes get nothing is known to no rank",
-                "scatter into zeros with include_self=True",
-            )
-        call.edits.append(Rewrite(call.node, "scatter_by_source"))
+        return _write_by_source(call, base, dim, reduce)
     return Placed(base.dims)
 
 
-def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed | None) -> Placement:
+def _write_by_source(call: Call, base: Placed, dim: int, reduce: str) -> Placement:
+    if dim != 0:
+        call.refuse("scatters by source node along a dim other than 0", "put the nodes in dim 0")
+    if reduce == "sum" and call.get("include_self") is not False:
+        call.edits.append(Rewrite(call.node, "scatter_by_source"))
+    elif reduce in ("sum", "mean", "amax", "amin") or is_constant(call):
+        call.edits.append(Rewrite(call.node, "scatter"))
+    else:
+        call.refuse(
+            f"scatters by source node with reduce='{reduce}'",
+            "aggregate with sum, mean, amax or amin, or aggregate by destination",
+        )
+    return Placed(base.dims)
+
+
+def _write_groups(call: Call, base: Placed, index: Placed, reduce: str) -> Placement:
+    """Node or edge rows reduced into groups that every rank holds whole."""
     if index.points is not None:
         call.refuse(
             "writes by node number into a tensor that every rank holds whole",
             "size it with num_nodes, such as x.new_zeros(x.size(0), ...)",
         )
-    if index.sharded or (written is not None and written.sharded):
-        call.refuse("reduces node or edge rows into groups (a pooling by graph), which is not supported yet")
+    if base.sharded:
+        call.refuse("reduces rows into groups of other rows")
+    if reduce == "sum" and call.get("include_self") is not False and is_zeros(call["self"]):
+        return Placed(base.dims, partial="sum")
+    if reduce == "prod" and is_stacked(call.node):
+        return Placed(base.dims, partial="stack")
+    if reduce not in REDUCES and not is_constant(call):
+        call.refuse(
+            "writes rows into groups, where the last of them to come wins",
+            "reduce them: scatter_add, or scatter_reduce",
+        )
+    call.edits.append(Rewrite(call.node, "scatter"))
     return Placed(base.dims)
 
 
-def _supported(call: Call, reduce: str) -> str:
-    if reduce != "sum":
-        call.refuse(
-            f"scatters by source node with reduce='{reduce}'; across ranks only 'sum' is supported so far",
-            "aggregate with 'sum' or 'mean' written as a sum and a count, or aggregate by destination",
-        )
-    return reduce
+def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed | None) -> Placement:
+    """Rows that every rank holds whole; other dims may be spread over the ranks, alike in all operands."""
+    if index.points is not None:
+        call.refuse("writes by node number what every rank holds whole")
+    others = [p for p in (index, written) if p is not None and p.sharded]
+    if any(len(p.dims) != len(base.dims) for p in others):
+        call.refuse("writes what is spread over the ranks into a tensor of other dims")
+    dims = tuple(same_rows(call, [base, *others], [d] * (1 + len(others))) for d in range(len(base.dims)))
+    if any(p.dims[d] is None for p in (base, *others) for d, rows in enumerate(dims) if rows is not None):
+        call.refuse("writes what is spread over the ranks into a tensor that is not, or the other way round")
+    return Placed(dims)
+
+
+def is_zeros(node: fx.Node) -> bool:
+    """Whether a value is made of zeros, as the empty result that a scatter starts from."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    if name in ("full", "new_full", "full_like"):
+        fill = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")
+        return isinstance(fill, (int, float)) and fill == 0
+    return name in ("zeros", "new_zeros", "zeros_like")
+
+
+def is_constant(call: Call) -> bool:
+    """Whether the same number is written wherever an index leads: then their order does not matter."""
+    return str(call.node.target) == "aten.scatter.value" and not isinstance(call["value"], fx.Node)
 
 
 def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
@@ -143,18 +202,24 @@ def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
         rows = same_rows(call, [index, written], [d, d])
         if rows is not None and (index.dims[d] is None or written.dims[d] is None):
             call.refuse(f"writes rows {rows} and rows that every rank holds whole together")
-        if rows is not None and d != dim and call.tensor("self").dims[d] != rows:
+        base = call.tensor("self").dims
+        if rows is not None and d != dim and base[dim] is not None and base[d] != rows:
             call.refuse(f"spreads the rows {rows} over a dim that is not scattered")
 
 
-def _reduce_of(call: Call) -> str:
+def reduce_of(call: Call) -> str:
+    """PyTorch's name of the reduction; "replace" where values are written over each other."""
     name = str(call.node.target)
-    if "scatter_add" in name:
+    if "scatter_add" in name or "index_add" in name:
         return "sum"
     return str(call.get("reduce") or "replace")
 
 
+REDUCES = ("sum", "mean", "amax", "amin", "prod")
+"""PyTorch's own names of the reductions of ``scatter_reduce`` and ``index_reduce``."""
+
 RULES: dict[str, Rule] = {
+    "graphshard.local_ops.scatter_extreme": scatter_extreme,
     "aten.scatter_add.default": scatter,
     "aten.scatter_reduce.two": scatter,
     "aten.scatter.src": scatter,

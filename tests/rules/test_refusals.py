@@ -160,10 +160,22 @@ def sparse_gradients(self, z: Tensor, x: Tensor) -> Tensor:
 # ---- scatter -------------------------------------------------------------------------------------------------
 
 
-@refused("aten.scatter_reduce", "include_self=False")
-def sum_by_source_without_self(self, x: Tensor, edge_index: Tensor) -> Tensor:
+@refused("aten.scatter_reduce", "reduce='prod'")
+def product_by_source(self, x: Tensor, edge_index: Tensor) -> Tensor:
     index = edge_index[0].view(-1, 1).expand(-1, x.size(1))
-    return x.scatter_reduce(0, index, x[edge_index[1]], "sum", include_self=False)
+    return x.scatter_reduce(0, index, x[edge_index[1]], "prod")
+
+
+@refused("aten.index_put", "the last of them")
+def overwritten_groups(self, x: Tensor, z: Tensor) -> Tensor:
+    y = x.new_zeros(4, x.size(1))
+    y[z] = x
+    return y
+
+
+@refused("aten.scatter_add", "by node number")
+def node_numbers_into_a_whole_table(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    return self.table[:, 0].scatter_add(0, edge_index[1], x.new_ones(edge_index.size(1)))
 
 
 @refused("aten.index_put", "by source node")
@@ -190,11 +202,6 @@ def whole_rows_through_a_mask(self, x: Tensor, mask: Tensor) -> Tensor:
 # ---- reduce --------------------------------------------------------------------------------------------------
 
 
-@refused("aten.softmax", "runs along the rows")
-def softmax_over_nodes(self, x: Tensor) -> Tensor:
-    return x.softmax(0)
-
-
 @refused("aten.sort", "runs along the rows")
 def sorted_edges(self, x: Tensor, edge_index: Tensor) -> Tensor:
     return edge_index[1].sort()[0]
@@ -205,14 +212,14 @@ def running_sum(self, x: Tensor) -> Tensor:
     return x.cumsum(0)
 
 
-@refused("aten.argmax", "reduces the rows")
-def row_of_the_maximum(self, x: Tensor) -> Tensor:
-    return x.argmax(0)
+@refused("aten.median", "reduces the rows")
+def median_of_rows(self, x: Tensor) -> Tensor:
+    return x.median(0)[0]
 
 
-@refused("aten.prod", "reduces the rows")
-def product_of_rows(self, x: Tensor) -> Tensor:
-    return x.prod(0)
+@refused("aten.argmax", "not in dim 0")
+def number_of_an_element(self, x: Tensor) -> Tensor:
+    return x.t().argmax()
 
 
 @refused("aten._unique2", "no placement rule")
@@ -259,7 +266,7 @@ def test_refused(name: str) -> None:
 
 class Inner(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
-        return h.softmax(0)
+        return h.cumsum(0)
 
 
 class Outer(nn.Module):
@@ -274,4 +281,4 @@ class Outer(nn.Module):
 def test_a_refusal_names_the_module() -> None:
     message = refusal(make(Outer))
     assert "in module 'blocks.1' (Inner)" in message
-    assert "`return h.softmax(0)`" in message
+    assert "`return h.cumsum(0)`" in message
