@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,10 @@ def coverage(
         str, typer.Option(help="Part of a name, or a pattern such as 'convs/GAT*'.", metavar="PATTERN")
     ] = "*",
     seeds: Annotated[int, typer.Option(help="Random graphs for each configuration.", min=1)] = 3,
-    jobs: Annotated[int, typer.Option(help="Worker processes; with 0 all runs in this one.", min=0)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Worker processes, by default one a core; with 0 all runs in this one.", min=0),
+    ] = None,
     record: Annotated[
         Path, typer.Option(help="The record: what was exact before must still be.", metavar="FILE")
     ] = Path("docs/coverage.json"),
@@ -47,7 +51,7 @@ def coverage(
         raise typer.BadParameter("needs the whole zoo: leave --only out", param_hint="--write")
     with _progress(len(tasks)) as advance:
         found = {}
-        for outcome in run_all(tasks, range(seeds), jobs):
+        for outcome in run_all(tasks, range(seeds), _cores() if jobs is None else jobs):
             found[outcome.name] = outcome
             advance()
     outcomes = [found[configuration.name] for _, configuration in tasks]
@@ -70,6 +74,11 @@ def coverage(
         _show(outcomes, lost)
     if wrong or lost:
         raise typer.Exit(1)
+
+
+def _cores() -> int:
+    """The cores that this process may use, 8 at most: each worker holds torch and PyG."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _lost(known: Record, outcomes: Sequence[Outcome], *, whole: bool) -> list[str]:
