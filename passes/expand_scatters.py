@@ -93,6 +93,7 @@ class _Scatter:
         self.base: fx.Node = call["self"]
         self.source: fx.Node = source
         self.carries = call.node in flowing
+        self._counted: fx.Node | None = None
         self.dim = call.dim("dim", len(shape_of(self.base)))
         self.include_self = call.get("include_self") is not False
         self.index: fx.Node = call["index"]
@@ -169,7 +170,10 @@ class _Scatter:
         return self.emit.call(aten.gather.default, table, self.dim, self.index)
 
     def _count(self) -> fx.Node:
-        return self._add(self.emit.call(aten.ones_like.default, self.source))
+        """How often each entry is written to."""
+        if self._counted is None:
+            self._counted = self._add(self.emit.call(aten.ones_like.default, self.source))
+        return self._counted
 
     def _positive(self, count: fx.Node) -> fx.Node:
         return self.emit.call(aten.gt.Scalar, count, 0)
