@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,12 +12,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from graphshard.arguments import Bound, bind
-from graphshard.capture.examples import Signature
+from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
 from graphshard.check.module import SMALL, check_capture, check_size
-from graphshard.errors import CaptureError, RuntimeMismatch, ShardError
+from graphshard.errors import (
+    CaptureError,
+    GraphshardError,
+    RuntimeMismatch,
+    ShardError,
+    UnsupportedOperation,
+)
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
+from graphshard.node_parameters import NodeParameters, with_owned_rows
 from graphshard.passes.pipeline import Stage
 from graphshard.roles import Role, as_role
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
@@ -46,6 +54,7 @@ class DistributedModule(nn.Module):
         roles: Mapping[str, Role | str] | None = None,
         seed: int | None = None,
         group: dist.ProcessGroup | None = None,
+        node_parameters: NodeParameters | None = None,
     ) -> None:
         super().__init__()
         # The user's own dicts: one set of Parameters, the same state_dict keys, and .to() reaches both.
@@ -59,6 +68,9 @@ class DistributedModule(nn.Module):
         object.__setattr__(self, "_model", model)
         self._roles = {name: as_role(role, name) for name, role in (roles or {}).items()}
         self._group = group
+        self._node_parameters = node_parameters
+        if node_parameters is not None:
+            node_parameters.attach(self)
         self._compiled: dict[Any, Compiled] = {}
         self._agreed: dict[Any, tuple[Role, ...]] = {}
         self._compared: set[Any] = set()
@@ -88,13 +100,16 @@ class DistributedModule(nn.Module):
                 "autocast is on, which is not supported yet: cast the model and the data instead"
             )
         group = self.group_name
-        bound = bind(self._model, args, kwargs, self._roles, group, self._agreed)
+        bound = self._bind(args, kwargs)
         if bound.shard.world_size != group_size(group):
             raise ShardError(
                 f"the shard is one of {bound.shard.world_size} parts, but this job has {group_size(group)} "
                 "rank(s); partition the data into as many parts as there are ranks"
             )
-        compiled = self._compile(bound.signature)
+        try:
+            compiled = self._compile(bound.signature)
+        except (CaptureError, UnsupportedOperation) as error:
+            raise _with_hint(error, self._model, bound) from None
         self._check_small(bound.shard, compiled)
         self._compare_ranks(bound, group)
         assert self.seed is not None
@@ -105,11 +120,40 @@ class DistributedModule(nn.Module):
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
+        return self._compile(self._bind(args, kwargs).signature).stages
+
+    def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """``optimizer.state_dict()`` with the moments of node parameters whole, as one machine has them.
+
+        Collective: every rank calls it, and gets the same.
+        """
+        state = optimizer.state_dict()
+        if self._node_parameters is None:
+            return state
+        return self._node_parameters.gather_optimizer(self._model, optimizer, state)
+
+    def load_optimizer_state_dict(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """``optimizer.load_state_dict(state)`` of a whole state: each rank keeps the rows of its own nodes."""
+        if self._node_parameters is not None:
+            state = self._node_parameters.scatter_optimizer(self._model, optimizer, state)
+        optimizer.load_state_dict(state)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
         bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
-        return self._compile(bound.signature).stages
+        if self._node_parameters is None:
+            return bound
+        self._node_parameters.check(bound.shard)
+        names = self._node_parameters.names
+        return replace(bound, signature=with_node_parameters(bound.signature, self._model, names))
 
     def _compile(self, signature: Signature) -> Compiled:
-        key = (python_state(self._model), signature.leaves, signature.names, str(signature.structure))
+        key = (
+            python_state(self._model),
+            signature.leaves,
+            signature.names,
+            str(signature.structure),
+            signature.parameters,
+        )
         if key not in self._compiled:
             # torch.export keeps global state, and simulated ranks are threads. They meet again in
             # _compare_ranks, so none runs its program while another still captures.
@@ -157,6 +201,19 @@ class DistributedModule(nn.Module):
         self._compared.add(key)
 
 
+def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
+    """A parameter with a row for each node looks like any other to capture: say what may be meant."""
+    known = {name for name, _ in bound.signature.parameters}
+    rows = bound.shard.num_nodes
+    names = [n for n, p in model.named_parameters() if n not in known and p.dim() and p.size(0) == rows]
+    if not names:
+        return error
+    return type(error)(
+        f"{error}. The graph has {rows} nodes, and the parameters {', '.join(names)} as many rows: if these are "
+        f"rows of the nodes, pass distribute(..., shard=shard, node_parameters={names})"
+    )
+
+
 def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
     """What a capture bakes in: every plain Python attribute of every submodule, modes included.
 
@@ -178,6 +235,8 @@ def distribute(
     roles: Mapping[str, Role | str] | None = None,
     seed: int | None = None,
     group: dist.ProcessGroup | None = None,
+    shard: Shard | None = None,
+    node_parameters: Sequence[str] = (),
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
 
@@ -193,6 +252,12 @@ def distribute(
         seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
             and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
+        shard: this rank's; needed for ``node_parameters``.
+        node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as
+            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole. The result
+            has Parameters of its own for them, with the rows of this rank's nodes, so that an optimiser over
+            ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
+            bring all rows together (every rank must call them), loading cuts them again.
 
     Returns:
         A module to call with a shard, ``model(shard)``, or with its tensors, ``model(shard.x,
@@ -202,6 +267,7 @@ def distribute(
 
     Raises:
         CaptureError: ``model`` is not a module.
+        ShardError: a node parameter does not exist or does not fit the graph, or ``shard`` is missing.
 
     Example:
         >>> import torch, graphshard
@@ -224,4 +290,11 @@ def distribute(
         raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
-    return DistributedModule(model, roles, seed, group)
+    if not node_parameters:
+        return DistributedModule(model, roles, seed, group)
+    if shard is None:
+        raise ShardError("node_parameters are cut by the shard: pass distribute(..., shard=shard) as well")
+    twin = with_owned_rows(model, node_parameters, shard)
+    name = default_group() if group is None else str(group.group_name)
+    cut = NodeParameters(twin, node_parameters, shard, name)
+    return DistributedModule(twin, roles, seed, group, cut)

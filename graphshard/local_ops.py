@@ -144,6 +144,34 @@ def dropout_rows(x: Tensor, ids: Tensor | None, dim: int, p: float, key: Sequenc
     return x * (keep.to(x.dtype) / (1 - p))
 
 
+def random_like(x: Tensor, ids: Tensor | None, dim: int, kind: str, key: Sequence[int], site: int) -> Tensor:
+    """Random numbers in the shape and dtype of x that do not depend on the number of ranks.
+
+    Args:
+        x: any shape, floating-point; its values are not read. Rows are along ``dim``.
+        ids: int64 ``[x.size(dim)]``, the rows' global ids; None where every rank holds all of x.
+        dim: the dim of the rows.
+        kind: "uniform" in [0, 1), or "normal": mean 0, variance 1 (by Box and Muller, 1958).
+        key, site: see :func:`random_bits`.
+
+    Returns:
+        A new tensor like x, without a gradient.
+    """
+    shape = torch.empty(x.shape, device="meta").movedim(dim, 0).shape if x.dim() else torch.Size([1])
+    if ids is None:
+        ids = torch.arange(shape[0], device=x.device)
+    width = shape[1:].numel()
+    normal = kind == "normal"
+    numbers = random_bits(ids, width * (1 + normal), key, site).double() / (1 << 53)
+    if normal:
+        radius = torch.sqrt(-2 * torch.log1p(-numbers[:, :width]))
+        numbers = radius * torch.cos(2 * math.pi * numbers[:, width:])
+    out = numbers.view(shape).movedim(0, dim) if x.dim() else numbers.reshape(())
+    out = out.to(x.dtype)
+    # In a shorter dtype a number just below 1 rounds up to it.
+    return out if normal else out.clamp(max=1 - torch.finfo(x.dtype).eps / 2)
+
+
 def join_ids(parts: Sequence[Tensor]) -> Tensor:
     """Row ids of a concatenation: the segment's number in the upper bits, the id in the lower ones."""
     return torch.cat([ids + (segment << 48) for segment, ids in enumerate(parts)])

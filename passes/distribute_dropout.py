@@ -33,15 +33,20 @@ class DistributeDropout:
     def run(self, program: Program) -> int:
         inference = infer(program)
         nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "dropout"]
-        first = sum(n.target is local_ops.dropout_rows for n in program.graph.nodes)
+        drawn = (local_ops.dropout_rows, local_ops.random_like)
+        first = sum(n.target in drawn for n in program.graph.nodes)
         for site, node in enumerate(nodes, start=first):
-            _rewrite(program, Call(node, inference.placements, []), site)
+            dropped = _rewrite(program, Call(node, inference.placements, []), site)
+            # What the next dropout drops may be what this one leaves.
+            inference.placements[dropped] = dropped.meta["placement"]
         return len(nodes)
 
 
-def _rewrite(program: Program, call: Call, site: int) -> None:
+def _rewrite(program: Program, call: Call, site: int) -> fx.Node:
+    """Replace the call by ``dropout_rows``; the new node."""
     node, x = call.node, call["input"]
-    placed = call.tensor(x)
+    # Not the inference's: x may be a dropout that this pass has rewritten already.
+    placed = x.meta["placement"].resolved()
     emit = Emitter(program, node)
     key = program.placeholder("dropout_key")
     with emit.before(node):
@@ -60,6 +65,7 @@ def _rewrite(program: Program, call: Call, site: int) -> None:
     else:
         _replace_items(call, dropped)
     program.graph.erase_node(node)
+    return dropped
 
 
 def _replace_items(call: Call, dropped: fx.Node) -> None:

@@ -13,7 +13,7 @@ from torch import fx
 
 from graphshard.errors import PlacementError
 from graphshard.passes.base import Program
-from graphshard.passes.rules import find_rule
+from graphshard.passes.rules import find_rule, whole
 from graphshard.passes.rules.call import AllReduce, Call, Edit, GlobalIds, HaloReduce
 from graphshard.placement import Placed, Placement
 
@@ -46,7 +46,9 @@ def infer(program: Program) -> Inference:
 
 def _infer_call(node: fx.Node, found: Inference) -> Placement:
     call = Call(node, found.placements, found.edits)
-    rule = find_rule(node.target) if node.op == "call_function" else None
+    rule = (
+        find_rule(node.target) or whole.find(node, found.placements) if node.op == "call_function" else None
+    )
     if rule is None:
         call.refuse(
             "has no placement rule, so it cannot be proved to be exact on several ranks",

@@ -1,8 +1,8 @@
 """The pipeline: runs passes one after the other and keeps every stage for ``graphshard diff``::
 
-    capture -> infer_placement -> globalize_ids -> distribute_dropout -> distribute_batch_norm
-            -> expand_losses -> expand_reductions -> stack_reductions -> expand_extremes -> expand_scatters
-            -> insert_halo_sync -> insert_all_reduce -> sum_gradients
+    capture -> infer_placement -> globalize_ids -> distribute_dropout -> distribute_random
+            -> distribute_batch_norm -> expand_losses -> expand_reductions -> stack_reductions
+            -> expand_extremes -> expand_scatters -> insert_halo_sync -> insert_all_reduce -> sum_gradients
 
 The pipeline alone copies, lints, recompiles and checks placements.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.distribute_batch_norm import DistributeBatchNorm
 from graphshard.passes.distribute_dropout import DistributeDropout
+from graphshard.passes.distribute_random import DistributeRandom
 from graphshard.passes.expand_extremes import ExpandExtremes
 from graphshard.passes.expand_losses import ExpandLosses
 from graphshard.passes.expand_reductions import ExpandReductions
@@ -33,6 +34,7 @@ def correctness_passes() -> tuple[Pass, ...]:
         InferPlacement(),
         GlobalizeIds(),
         DistributeDropout(),
+        DistributeRandom(),
         DistributeBatchNorm(),
         ExpandLosses(),
         ExpandReductions(),

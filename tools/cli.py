@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from graphshard.tools import output
+from graphshard.tools.coverage import coverage
 from graphshard.tools.diff import diff
 from graphshard.tools.partition import partition
 from graphshard.tools.train import train
@@ -51,7 +52,7 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (train, diff, verify, partition):
+for _command in (train, diff, verify, partition, coverage):
     app.command()(_one_sentence(_command))
 
 

@@ -3,8 +3,9 @@
 - class losses become opaque ops, since their decomposition over masked rows fails;
 - ``torch.no_grad()`` regions are inlined with their inputs detached: decomposition would drop the region and
   let gradients through (measured);
-- ``run_decompositions({})`` removes in-place ops and keeps ``detach``. Never the core-ATen table: it turns
-  ``detach`` into ``alias`` and doubles gradients silently (measured);
+- ``run_decompositions`` removes in-place ops, takes a few composite ops apart (composites.py) and keeps
+  ``detach``. Never the core-ATen table: it turns ``detach`` into ``alias`` and doubles gradients silently
+  (measured);
 - common subexpressions are merged *before* placement, since row sets are told apart by their mask node.
 """
 
@@ -20,6 +21,7 @@ from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from graphshard.capture.composites import decompositions
 from graphshard.capture.opaque import OPAQUE
 from graphshard.errors import CaptureError
 from graphshard.passes.source import where
@@ -38,7 +40,7 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     with warnings.catch_warnings():
         # torch's own internals: copyreg of a deprecated pytree class.
         warnings.simplefilter("ignore", FutureWarning)
-        functional: ExportedProgram = exported.run_decompositions({})
+        functional: ExportedProgram = exported.run_decompositions(decompositions())
         return functional
 
 
@@ -79,6 +81,36 @@ def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
     return node
 
 
+def unpack_constant_indices(exported: ExportedProgram) -> None:
+    """``ei[[1, 0]]`` as ``stack([ei[1], ei[0]])``: which rows of an ``edge_index`` it picks is then plain."""
+    names = exported.graph_signature.inputs_to_lifted_tensor_constants
+    graph = exported.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.index.Tensor or len(node.args[1]) != 1:
+            continue
+        source, (index,) = node.args
+        while str(index.target) in _COPIES:
+            index = index.args[0]
+        constant = exported.constants.get(names.get(index.name, ""))
+        if constant is None or constant.dim() != 1 or constant.dtype != torch.int64:
+            continue
+        with graph.inserting_before(node):
+            rows = [_like(graph, node, torch.ops.aten.select.int, source, 0, int(i)) for i in constant]
+            stacked = _like(graph, node, torch.ops.aten.stack.default, rows, 0)
+        node.replace_all_uses_with(stacked)
+        graph.erase_node(node)
+
+
+_COPIES = tuple(f"aten.{name}.default" for name in ("clone", "detach", "lift_fresh_copy", "alias"))
+
+
+def _like(graph: fx.Graph, origin: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """A call at the source position of another; example values are recomputed by ``tidy``."""
+    node = graph.call_function(target, args)
+    node.meta = {k: v for k, v in origin.meta.items() if k in ("stack_trace", "nn_module_stack")}
+    return node
+
+
 def tidy(module: fx.GraphModule) -> fx.GraphModule:
     """Without asserts on sizes, without duplicates, without dead code; same placeholders and output."""
     graph = module.graph
@@ -87,20 +119,23 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
     # Only a size's asserts keep these alive; they have no effect of their own.
     graph.eliminate_dead_code(_is_impure)
-    _merge_duplicates(graph)
+    renamed = _merge_duplicates(graph)
     graph.eliminate_dead_code(_is_impure)
-    _refresh_examples(graph)
+    _refresh_examples(graph, renamed)
     _spell_out_sizes(graph)
     module.recompile()
     return module
 
 
-def _merge_duplicates(graph: fx.Graph) -> None:
+def _merge_duplicates(graph: fx.Graph) -> set[fx.Node]:
     """One node for calls that compute the same; every random call stays its own.
+
+    Returns the nodes that now read an example value of another shape: masked rows are counted by a symbol.
 
     torch's CSEPass is not used: it takes ``add(x, 1)`` and ``add(x, 1.0)`` for the same call.
     """
     known: dict[Any, fx.Node] = {}
+    renamed: set[fx.Node] = set()
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -114,18 +149,32 @@ def _merge_duplicates(graph: fx.Graph) -> None:
         )
         first = known.setdefault(key, node)
         if first is not node:
+            if _symbols(first) != _symbols(node):
+                renamed.update(node.users)
             node.replace_all_uses_with(first)
             graph.erase_node(node)
+    return renamed
 
 
-def _refresh_examples(graph: fx.Graph) -> None:
-    """Recompute the example values: merged values had row counts (of masked rows) of different names."""
+def _symbols(node: fx.Node) -> str:
+    leaves = pytree.tree_leaves(node.meta.get("val"))
+    return str([tuple(v.shape) if isinstance(v, torch.Tensor) else v for v in leaves])
+
+
+def _refresh_examples(graph: fx.Graph, stale: set[fx.Node]) -> None:
+    """Recompute the example values of the nodes that are stale or new, and of what follows from them.
+
+    No others: running an op on examples may fix the number of nodes to that of the example, which export
+    would have reported.
+    """
     mode = next((v.fake_mode for n in graph.nodes if isinstance(v := n.meta.get("val"), FakeTensor)), None)
     if mode is None:
         return
     with mode:
         for node in graph.nodes:
-            if node.op == "call_function":
+            is_stale = node in stale or "val" not in node.meta or not stale.isdisjoint(node.all_input_nodes)
+            if node.op == "call_function" and is_stale:
+                stale.add(node)
                 args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
                 node.meta["val"] = node.target(*args, **kwargs)
                 node.meta.pop("unbacked_bindings", None)

@@ -7,7 +7,7 @@ specialises nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,15 +41,29 @@ class Signature:
         leaves: a TensorSpec for each tensor among the flattened arguments, the value itself for the rest.
         structure: how the leaves make up ``(args, kwargs)``.
         names: what each leaf is called in messages.
+        parameters: ``(state_dict key, spec)`` of each parameter that has a row for each node. They are flat
+            inputs as well, behind the arguments, so that their rows are dynamic.
     """
 
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     names: tuple[str, ...]
+    parameters: tuple[tuple[str, TensorSpec], ...] = ()
+
+    @property
+    def arguments(self) -> tuple[TensorSpec, ...]:
+        """The tensors among the arguments."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorSpec))
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorSpec))
+        """Every tensor that is a flat input: arguments, then node parameters."""
+        return (*self.arguments, *(spec for _, spec in self.parameters))
+
+    def restore_parameters(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The node parameters by their state_dict keys, from the flat program inputs."""
+        first = len(flat) - len(self.parameters)
+        return {name: value for (name, _), value in zip(self.parameters, flat[first:], strict=True)}
 
     def restore(self, flat: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` of forward from the flat program inputs."""
@@ -66,11 +80,20 @@ class Signature:
         return tuple(args), dict(kwargs)
 
 
+def with_node_parameters(signature: Signature, model: nn.Module, names: Sequence[str]) -> Signature:
+    """The signature of a call of a model whose parameters ``names`` hold one row for each owned node."""
+    every = dict(model.named_parameters(remove_duplicate=False))
+    specs = tuple((n, TensorSpec(Role.NODE, every[n].dtype, tuple(every[n].shape[1:]))) for n in names)
+    return replace(signature, parameters=specs)
+
+
 def sizes_for(model: nn.Module, signature: Signature) -> tuple[tuple[int, int], tuple[int, int]]:
     """Two ``(nodes, edges)`` pairs whose sizes no static dim shares, so that none is taken for another."""
     taken = {int(d) for leaf in signature.tensors for d in leaf.trailing}
-    for tensor in (*model.parameters(), *model.buffers()):
-        taken.update(tensor.shape)
+    cut = {name for name, _ in signature.parameters}
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
+        if name not in cut:
+            taken.update(tensor.shape)
     free = (size for size in range(11, 1 << 20) if size not in taken and size % 2 and size % 3)
     a, b, c, d = (next(free) for _ in range(4))
     return (a, b), (c, d)

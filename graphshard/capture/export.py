@@ -18,10 +18,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from graphshard.capture.clean import prepare, tidy
+from graphshard.capture.clean import prepare, tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.capture.shims import symbolic_numbers
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
@@ -74,7 +75,11 @@ class _Flat(nn.Module):
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = self.signature.restore(flat)
-        leaves = pytree.tree_leaves(self.model(*args, **kwargs))
+        if parameters := self.signature.restore_parameters(flat):
+            result = torch.func.functional_call(self.model, parameters, args, kwargs)
+        else:
+            result = self.model(*args, **kwargs)
+        leaves = pytree.tree_leaves(result)
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
@@ -114,6 +119,7 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     args, kwargs = signature.restore(flat)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = dict(buffers)
+    buffers.update(signature.restore_parameters(flat))
     try:
         with torch.random.fork_rng(devices=[]):
             result = torch.func.functional_call(model, buffers, args, kwargs)
@@ -149,7 +155,12 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
     problem: Exception | None = None
     for strict in (False, True):
         try:
-            with _quiet(), _pyg_without_segment_matmul(), torch.random.fork_rng(devices=[]):
+            with (
+                _quiet(),
+                _pyg_without_segment_matmul(),
+                symbolic_numbers(flat_module.model),
+                torch.random.fork_rng(devices=[]),
+            ):
                 return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
         except GraphshardError:
             raise
@@ -161,6 +172,7 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
 
 
 def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
+    unpack_constant_indices(exported)
     module = tidy(exported.graph_module)
     inputs, constants = [], {}
     arguments = iter(range(1 << 20))
@@ -182,9 +194,18 @@ def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
     program = Program(module, inputs, outputs, constants)
     _place_inputs(program, signature)
     _name_inputs(program, signature)
+    program.inputs = [_as_parameter(spec, signature) for spec in program.inputs]
     for node in module.graph.nodes:
         _strip_wrapper(node)
     return program
+
+
+def _as_parameter(spec: Input, signature: Signature) -> Input:
+    """A flat input behind the arguments is a node parameter."""
+    first = sum(argument.width for argument in signature.arguments)
+    if spec.kind != "user" or int(spec.target) < first:
+        return spec
+    return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
 
 
 def _output(spec: Any) -> Output:
@@ -229,6 +250,7 @@ def _name_inputs(program: Program, signature: Signature) -> None:
         if isinstance(leaf, TensorSpec)
         for part in (("index", "values") if leaf.width == 2 else ("",))
     ]
+    flat += [name for name, _ in signature.parameters]
     for i, (spec, node) in enumerate(
         zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
     ):

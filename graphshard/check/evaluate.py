@@ -33,6 +33,7 @@ class Case:
         names: what each flat input is called.
         roles: the role of each flat input.
         key: seed and step of the dropout masks.
+        node_parameters: the parameters that hold one row for each owned node.
     """
 
     probed: Probed
@@ -41,6 +42,7 @@ class Case:
     names: Sequence[str]
     roles: Sequence[Role]
     key: tuple[int, int] = (0, 0)
+    node_parameters: Sequence[str] = ()
 
 
 def weights_of(value: Value) -> Tensor:
@@ -136,7 +138,8 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
     values = []
     for (name, _), g in zip(parameters.items(), found, strict=False):
         if g is not None:
-            values.append(Value("gradient", name, g.detach()))
+            rows = _ids(case.shard, Role.NODE) if name in case.node_parameters else None
+            values.append(Value("gradient", name, g.detach(), rows))
     for (name, (_, role)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
         if g is not None:
             values.append(Value("input gradient", name, g.detach(), _ids(case.shard, role)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphshard import local_ops
 from graphshard.capture.examples import example_inputs, sizes_for
@@ -31,20 +33,58 @@ class _NoDropout(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _FixedNumbers(TorchDispatchMode):
+    """Random ops as if every uniform number were 0.5 and every normal one 0."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if str(func) == "aten.rrelu_with_noise.default" and len(args) > 4 and args[4]:
+            x, slopes, lower, upper = args[:4]
+            slopes.copy_(torch.where(x <= 0, lower + _UNIFORM * (upper - lower), 1.0))  # read by its backward
+            return result.copy_(x * slopes)
+        fixed = _FIXED.get(str(func))
+        return result if fixed is None else result.copy_(torch.as_tensor(fixed(*args)))
+
+
+_FIXED: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("aten.rand.default", "aten.rand_like.default"), lambda *_: _UNIFORM),
+    **dict.fromkeys(("aten.randn.default", "aten.randn_like.default"), lambda *_: 0.0),
+    "aten.bernoulli.default": lambda x, *_: x > _UNIFORM,
+    "aten.bernoulli_.float": lambda _x, p=0.5, *_: p > _UNIFORM,
+    "aten.exponential_.default": lambda _x, rate=1.0, *_: -math.log1p(-_UNIFORM) / rate,
+    "aten.uniform_.default": lambda _x, low=0.0, high=1.0, *_: low + _UNIFORM * (high - low),
+    "aten.normal_.default": lambda _x, mean=0.0, *_: mean,
+    "aten.randint_like.default": lambda _x, high, *_: math.floor(_UNIFORM * high),
+    "aten.randint_like.low_dtype": lambda _x, low, high, *_: low + math.floor(_UNIFORM * (high - low)),
+}
+"""What the ops behind PyTorch's random functions give in place of their numbers."""
+
+_UNIFORM = 0.5
+
+
 @contextmanager
 def without_dropout() -> Iterator[None]:
-    """Run eager modules as if every dropout had p = 0; nothing else changes."""
-    with _NoDropout():
+    """Run eager modules as if every dropout had p = 0, and with fixed random numbers."""
+    with _NoDropout(), _FixedNumbers():
         yield
 
 
 def drop_dropout(compiled: Compiled) -> Compiled:
-    """The same program with every dropout taken out, to compare with an eager module without dropout."""
+    """The same program without dropout and with fixed random numbers; see :func:`without_dropout`."""
     stages = list(compiled.stages)
     program = stages[-1].program.copy()
     for node in program.graph.nodes:
         if node.target is local_ops.dropout_rows:
             node.replace_all_uses_with(node.args[0])
+        elif node.target is local_ops.random_like:
+            fixed = 0.0 if node.args[3] == "normal" else _UNIFORM
+            with program.graph.inserting_before(node):
+                constant = program.graph.call_function(
+                    torch.ops.aten.full_like.default, (node.args[0], fixed)
+                )
+            node.replace_all_uses_with(constant)
     program.graph.eliminate_dead_code()
     program.module.recompile()
     stages[-1] = type(stages[-1])(stages[-1].name, stages[-1].edits, program)
@@ -83,7 +123,11 @@ def check_size(model: nn.Module, compiled: Compiled, nodes: int, edges: int, see
     devices = {p.device for p in model.parameters()}
     if len(devices) > 1 or any(d.type != "cpu" for d in devices):
         flat = [t.to(next(iter(devices))) for t in flat]
+    rows = signature.restore_parameters(flat)
+    for value in rows.values():
+        value.requires_grad_()
     state = State.of(model)
+    state = State({**state.parameters, **rows}, state.buffers)
     plain = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(nodes, edges), "", (0, 0))
 
@@ -96,13 +140,13 @@ def check_size(model: nn.Module, compiled: Compiled, nodes: int, edges: int, see
             result = run_eagerly(model, signature, flat)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
-    _compare(model, program, eager)
+    wanted = {n: p for n, p in {**dict(model.named_parameters()), **rows}.items() if p.requires_grad}
+    _compare(wanted, program, eager)
 
 
 def _compare(
-    model: nn.Module, program: Callable[[], list[Tensor]], eager: Callable[[], list[Tensor]]
+    parameters: Mapping[str, Tensor], program: Callable[[], list[Tensor]], eager: Callable[[], list[Tensor]]
 ) -> None:
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     ours, theirs = _evaluate(program, parameters), _evaluate(eager, parameters)
     # A gradient that is zero on paper (of a bias before a batch norm) is rounding noise on both sides.
     noise = 1e-3 * max((_magnitude(t) for t in theirs.values() if t is not None), default=0.0)

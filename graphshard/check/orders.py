@@ -8,7 +8,6 @@ multiple of the largest spread over a few random ones.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -27,7 +26,7 @@ ORDERS = 4
 
 def order_spread(
     probed: Probed,
-    model: nn.Module,
+    model_on: Callable[[Shard], nn.Module],
     make_case: Callable[[Probed, Shard], Case],
     whole: Shard,
     reference: Mapping[Key, Value],
@@ -35,8 +34,9 @@ def order_spread(
     """The largest absolute difference of each value from the reference, over a few orders of the graph."""
     largest: dict[Key, float] = {}
     for seed in range(ORDERS):
-        case = make_case(probed, reordered(whole, seed))
-        for key, difference in compare(run_program(copy.deepcopy(model), case, ""), reference).items():
+        other = reordered(whole, seed)
+        values = run_program(model_on(other), make_case(probed, other), "")
+        for key, difference in compare(values, reference).items():
             largest[key] = max(largest.get(key, 0.0), difference.largest)
     return largest
 

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from graphshard.arguments import bind
+from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
+from graphshard.capture.refusals import untouched
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program
 from graphshard.check.faults import Fault, plant
@@ -26,6 +28,7 @@ from graphshard.errors import GraphshardError
 from graphshard.graphdata import as_graph_data
 from graphshard.groups import default_group
 from graphshard.launch import launch
+from graphshard.node_parameters import with_owned_rows
 from graphshard.partition import partition
 from graphshard.roles import Role, as_role
 from graphshard.runtime import Compiled, compile_captured
@@ -49,12 +52,14 @@ class Setting:
             since PyTorch's own masks depend on the order of rows; without, it is the untouched module.
         dtype: floating dtype of model and data; None leaves both as they are.
         roles: given by the user.
+        node_parameters: those that hold one row for each node.
     """
 
     training: bool
     dropout: bool
     dtype: torch.dtype | None
     roles: Mapping[str, Role]
+    node_parameters: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -71,6 +76,7 @@ def verify(
     method: Any = "metis",
     transport: str = "threads",
     roles: Mapping[str, Role | str] | None = None,
+    node_parameters: Sequence[str] = (),
     fault: Fault | None = None,
     timeout: float = 600.0,
 ) -> Report:
@@ -92,7 +98,7 @@ def verify(
         method: how to partition, as for :func:`graphshard.partition`.
         transport: "threads" (ranks simulated in this process, the same ops) or "processes" (real gloo
             processes; ``model`` must then be picklable, as a function of an importable module is).
-        roles: as for :func:`graphshard.distribute`.
+        roles, node_parameters: as for :func:`graphshard.distribute`.
         fault: a fault to plant, for tests of the check itself.
         timeout: seconds for each run.
 
@@ -124,7 +130,7 @@ def verify(
     parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
     base = make_model(model)
     rows: list[Row] = []
-    for run in _runs(base, parts, dtype, modes, known):
+    for run in _runs(base, parts, modes, Setting(True, True, dtype, known, tuple(node_parameters))):
         if transport == "threads":
             rows += run.on_threads(fault, timeout)
         else:
@@ -140,16 +146,10 @@ class Parts:
     shards: Sequence[Shard]
 
 
-def _runs(
-    base: nn.Module,
-    parts: Parts,
-    dtype: torch.dtype | None,
-    modes: Sequence[str],
-    roles: Mapping[str, Role],
-) -> Iterator[Verification]:
+def _runs(base: nn.Module, parts: Parts, modes: Sequence[str], setting: Setting) -> Iterator[Verification]:
     """The runs that a verification consists of; a mode with dropout is run without it as well."""
     for mode in modes:
-        run = Verification(base, parts, Setting(mode == "train", True, dtype, roles))
+        run = Verification(base, parts, replace(setting, training=mode == "train"))
         yield run
         if run.prepared.compiled.has_dropout:
             yield Verification(base, parts, replace(run.setting, dropout=False))
@@ -167,16 +167,25 @@ class Prepared:
     def probed(self) -> Probed:
         return probe(self.compiled)
 
+    def without_dropout(self) -> Prepared:
+        """The same program with its dropouts taken out, to compare with the untouched module."""
+        setting = replace(self.setting, dropout=False)
+        return Prepared(self.model, drop_dropout(self.compiled), setting)
+
     def case(self, probed: Probed, shard: Shard) -> Case:
         """Inputs on a shard: leaves of their own, the floating ones requiring gradients."""
         bound = bind(self.model, (_cast(shard, self.setting.dtype),), {}, self.setting.roles, "", {})
         names, roles = [], []
         for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True):
-            if leaf in bound.signature.tensors:
+            if leaf in bound.signature.arguments:
                 names += [name] if leaf.width == 1 else [f"{name}.indices", f"{name}.values"]
                 roles += [leaf.role] if leaf.width == 1 else [Role.EDGE_INDEX, Role.ADJACENCY]
         flat = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in bound.flat]
-        return Case(probed, shard, flat, names, roles)
+        return Case(probed, shard, flat, names, roles, node_parameters=self.setting.node_parameters)
+
+    def on(self, shard: Shard) -> nn.Module:
+        """A copy of the model for one rank; node parameters hold the shard's rows."""
+        return with_owned_rows(copy.deepcopy(self.model), self.setting.node_parameters, shard)
 
 
 def make_model(model: Factory) -> nn.Module:
@@ -197,9 +206,13 @@ def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
     if setting.dtype is not None:
         model = model.to(setting.dtype)
     model.train(setting.training)
+    model = with_owned_rows(model, setting.node_parameters, whole)
     bound = bind(model, (_cast(whole, setting.dtype),), {}, setting.roles, "", {})
-    compiled = compile_captured(capture(model, bound.signature))
-    check_capture(model, compiled)
+    signature = with_node_parameters(bound.signature, model, setting.node_parameters)
+    # What a module keeps of the examples (a loss term, an attention) would not let it be copied.
+    with untouched(model):
+        compiled = compile_captured(capture(model, signature))
+        check_capture(model, compiled)
     return Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)
 
 
@@ -210,11 +223,14 @@ class Verification:
         base: the model, in its own dtype; not changed.
         parts: the graph.
         setting: which run.
+        prepared: of an earlier run of the same model and setting, on another graph or cut another way.
     """
 
-    def __init__(self, base: nn.Module, parts: Parts, setting: Setting) -> None:
+    def __init__(
+        self, base: nn.Module, parts: Parts, setting: Setting, prepared: Prepared | None = None
+    ) -> None:
         self.base, self.parts, self.setting = base, parts, setting
-        self.prepared = prepare(base, parts.whole, setting)
+        self.prepared = prepared or prepare(base, parts.whole, setting)
         self.reference = reference_values(self.prepared, parts.whole)
         self._allowed = _tolerance(self.prepared, parts.whole, self.reference)
 
@@ -222,7 +238,7 @@ class Verification:
         """The rows of a run on ranks that are simulated in this process."""
         probed = _with_fault(self.prepared.probed, fault)
         cases = [self.prepared.case(probed, shard) for shard in self.parts.shards]
-        models = [copy.deepcopy(self.prepared.model) for _ in cases]
+        models = [self.prepared.on(shard) for shard in self.parts.shards]
 
         def rank(number: int, group: str, _: Any) -> dict[Key, Difference]:
             return compare(run_program(models[number], cases[number], group), self.reference)
@@ -266,7 +282,7 @@ def _tolerance(
     """How far a value may be off, relative to its scale (the caller adds the units of rounding)."""
     if prepared.setting.dtype is torch.float64:
         return lambda _key, _scale: EXACT
-    spread = order_spread(prepared.probed, prepared.model, prepared.case, whole, reference)
+    spread = order_spread(prepared.probed, prepared.on, prepared.case, whole, reference)
     return lambda key, scale: 4 * spread.get(key, 0.0) / scale if scale else 0.0
 
 

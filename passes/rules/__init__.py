@@ -13,14 +13,17 @@ import torch
 from graphshard.passes.rules import (
     communication,
     create,
+    features,
     gather,
     matmul,
     pieces,
     pointwise,
+    random,
     reduce,
     scatter,
     shape,
     training,
+    write,
 )
 from graphshard.passes.rules.call import Rule
 
@@ -42,10 +45,13 @@ def find_rule(target: Any) -> Rule | None:
         pieces,
         create,
         gather,
+        write,
         scatter,
         reduce,
         matmul,
+        features,
         training,
+        random,
         communication,
     ):
         if name in family.RULES:

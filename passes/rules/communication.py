@@ -90,6 +90,13 @@ def dropout_rows(call: Call) -> Placement:
     return Placed(placed.dims)
 
 
+def random_like(call: Call) -> Placement:
+    """Random numbers by global row ids: in the rows of the other tensor."""
+    placed = call.tensor(call["arg0"])
+    _see_plan(call)
+    return Placed(placed.dims)
+
+
 def join_ids(call: Call) -> Placement:
     """Ids of concatenated rows are told apart by segment."""
     parts = []
@@ -116,6 +123,7 @@ RULES: dict[str, Rule] = {
     "graphshard.local_ops.pad_halo": pad_halo,
     "graphshard.local_ops.global_count": global_count,
     "graphshard.local_ops.dropout_rows": dropout_rows,
+    "graphshard.local_ops.random_like": random_like,
     "graphshard.local_ops.join_ids": join_ids,
     "graphshard.ops.replicated_input": same,
     "graphshard.ops.replicated_output": same,

@@ -134,11 +134,20 @@ RULES: dict[str, Rule] = {
             "aten.new_zeros.default",
             "aten.new_ones.default",
             "aten.new_full.default",
+            # What an empty tensor holds is undefined on a single machine too.
+            "aten.empty.memory_format",
+            "aten.new_empty.default",
         ),
         filled,
     ),
     **dict.fromkeys(
-        ("aten.zeros_like.default", "aten.ones_like.default", "aten.full_like.default"), filled_like
+        (
+            "aten.zeros_like.default",
+            "aten.ones_like.default",
+            "aten.full_like.default",
+            "aten.empty_like.default",
+        ),
+        filled_like,
     ),
     "aten.arange.default": arange,
     "aten.arange.start": arange,

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphshard.passes.rules.call import Call, HaloSync, Rule, same_rows
+from graphshard.passes.rules.pointwise import broadcast_rows
 from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
 
 
@@ -34,11 +35,88 @@ def index(call: Call) -> Placement:
     indices = list(call["indices"])
     used = [(d, i) for d, i in enumerate(indices) if i is not None]
     if len(used) != 1:
-        return _all_replicated(call, "indexes several dims at once")
+        return _several(call, used)
     dim, chosen = used[0]
     if _is_bool(chosen):
         return _keep(call, dim, chosen)
     return _gather(call, call["self"], dim, chosen)
+
+
+def _several(call: Call, used: list[tuple[int, Any]]) -> Placement:
+    """``x[row, column]``: indices over the same rows, one number from each."""
+    placed = call.tensor("self")
+    if any(_is_bool(i) for _, i in used) or isinstance(placed.points, tuple):
+        return _all_replicated(call, "indexes several dims at once")
+    placed = call.values("self")
+    dims = indexed_dims(call, placed, used)
+    if sum(d is not None for d in dims) > 1:
+        call.refuse("spreads two different row sets over two dims (an all-pairs tensor)")
+    return Placed(dims)
+
+
+def indexed_dims(
+    call: Call, placed: Placed, used: list[tuple[int, Any]], *, writing: bool = False
+) -> tuple[Rows | None, ...]:
+    """The dims of ``self[indices]``; a dim over nodes asks for a sync where its index is a source."""
+    operands = []
+    for dim, chosen in used:
+        by, rows = call.tensor(chosen), placed.dims[dim]
+        points = reach(by.points)
+        if rows is not None and not isinstance(rows, (Owned, Halo)):
+            call.refuse(f"picks from the rows {rows} by number, which is not the same on the ranks")
+        if rows is not None and points is None:
+            call.refuse(
+                "picks node rows by an index whose numbers are not node numbers of this graph",
+                "index with edge_index or with arange(num_nodes)",
+            )
+        if rows is None and points is not None:
+            call.refuse("picks from a tensor that every rank holds whole by local node numbers")
+        if isinstance(rows, Owned) and points is Points.HALO:
+            if writing:
+                call.refuse("writes node rows by source node, which may belong to another rank")
+            call.edits.append(HaloSync(call["self"], call.node, dim))
+        operands.append((Placed(by.dims, uniform=by.uniform), call.shape(chosen)))
+    ndim = max(len(shape) for _, shape in operands)
+    block = broadcast_rows(call, operands, ndim)
+    dims = [d for d, _ in used]
+    rest = [r for d, r in enumerate(placed.dims) if d not in dims]
+    at = dims[0] if dims == list(range(dims[0], dims[0] + len(dims))) else 0
+    return (*rest[:at], *block, *rest[at:])
+
+
+def nonzero(call: Call) -> Placement:
+    """``mask.nonzero()`` and ``torch.where(mask)``: the numbers of the rows that a mask over the nodes keeps."""
+    placed = call.values("self" if "self" in call.args else "condition")
+    value = call.node.meta["val"]
+    several = not isinstance(value, torch.Tensor)
+    if not placed.sharded:
+        found = [Placed((None,) * v.dim()) for v in (value if several else [value])]
+        return tuple(found) if several else found[0]
+    rows = placed.dims[0]
+    if len(placed.dims) != 1 or not isinstance(rows, (Owned, Halo)):
+        call.refuse(
+            f"numbers the rows {placed.dims} by their position, which is not the same on the ranks",
+            "index with the mask itself",
+        )
+    if placed.uniform or not _is_bool_value(call):
+        call.refuse("looks for rows that are not 0", "compare first: (x != 0).nonzero()")
+    name = call["self"].name if "self" in call.args else call["condition"].name
+    points = Points.OWNED if isinstance(rows, Owned) else Points.HALO
+    kept = Kept(rows, name)
+    if several:
+        return (Placed((kept,), points=points),)
+    return Placed((kept, None), points=points)
+
+
+def masked_select(call: Call) -> Placement:
+    """``x.masked_select(mask)`` over one dim is ``x[mask]``."""
+    if len(call.shape("self")) != 1 or len(call.shape("mask")) != 1:
+        return _all_replicated(call, "selects single elements")
+    return _keep(call, 0, call["mask"])
+
+
+def _is_bool_value(call: Call) -> bool:
+    return _is_bool(call["self"] if "self" in call.args else call["condition"])
 
 
 def gather(call: Call) -> Placement:
@@ -151,4 +229,8 @@ RULES: dict[str, Rule] = {
     "aten.embedding.default": embedding,
     "aten.index.Tensor": index,
     "aten.gather.default": gather,
+    "aten.nonzero.default": nonzero,
+    "aten.nonzero_numpy.default": nonzero,
+    "aten.where.default": nonzero,
+    "aten.masked_select.default": masked_select,
 }

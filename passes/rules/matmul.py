@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from graphshard.passes.rules.call import Call, Rule, same_rows
-from graphshard.passes.rules.pointwise import broadcast_rows
+from graphshard.passes.rules.pointwise import broadcast_rows, is_one
 from graphshard.placement import Placed, Placement, Rows
 
 
@@ -31,7 +33,9 @@ def matmul(call: Call) -> Placement:
 def addmm(call: Call) -> Placement:
     """``bias + a @ b``."""
     product = _product(
-        call, "mat1" if "mat1" in call.args else "batch1", "mat2" if "mat2" in call.args else "batch2"
+        call,
+        next(n for n in ("mat1", "batch1", "mat") if n in call.args),
+        next(n for n in ("mat2", "batch2", "vec") if n in call.args),
     )
     if product.partial:
         call.refuse("adds a bias to a product over rows that are spread over the ranks", "add it afterwards")
@@ -71,6 +75,60 @@ def _product(call: Call, left: str, right: str) -> Placed:
     return Placed(dims, partial="sum" if rows is not None else None)
 
 
+def einsum(call: Call) -> Placement:
+    """``einsum``: a letter's rows are those of every operand that has it; a summed letter is a partial value."""
+    operands = [call.values(t) for t in call["tensors"]]
+    shapes = [call.shape(t) for t in call["tensors"]]
+    left, _, right = str(call["equation"]).replace(" ", "").partition("->")
+    terms = left.split(",")
+    letters = [_letters(term, len(shape)) for term, shape in zip(terms, shapes, strict=True)]
+    rows: dict[str, Rows | None] = {}
+    for letter in dict.fromkeys(chain.from_iterable(letters)):
+        having = [
+            (p, s, t.index(letter)) for p, s, t in zip(operands, shapes, letters, strict=True) if letter in t
+        ]
+        rows[letter] = same_rows(call, [p for p, _, _ in having], [d for _, _, d in having])
+        for placed, shape, dim in having:
+            if rows[letter] is not None and placed.dims[dim] is None and not is_one(shape[dim]):
+                call.refuse(f"combines the rows {rows[letter]} with a tensor that every rank holds whole")
+        if rows[letter] is not None and any(t.count(letter) > 1 for t in letters):
+            call.refuse("takes the diagonal over rows that are spread over the ranks")
+    out = (
+        _letters(right, len(call.node.meta["val"].shape))
+        if "->" in str(call["equation"])
+        else _implied(letters)
+    )
+    summed = [letter for letter, found in rows.items() if found is not None and letter not in out]
+    dims = tuple(rows[letter] for letter in out)
+    if sum(d is not None for d in dims) + len(summed) > 1:
+        call.refuse("makes a dense matrix of rows by rows over the ranks", "use the graph's own edges")
+    return Placed(dims, partial="sum" if summed else None)
+
+
+def _letters(term: str, ndim: int) -> list[str]:
+    """One name for each dim; those of an ellipsis are numbered from the right, as they broadcast."""
+    before, dots, after = term.partition("...")
+    hidden = ndim - len(before) - len(after) if dots else 0
+    return [*before, *(f"...{i}" for i in range(hidden, 0, -1)), *after]
+
+
+def _implied(letters: list[list[str]]) -> list[str]:
+    """The output without an arrow: the ellipsis, then the letters that occur once, in order."""
+    every = list(chain.from_iterable(letters))
+    hidden = sorted({n for n in every if len(n) > 1}, key=lambda n: -int(n[3:]))
+    return hidden + sorted(n for n in set(every) if len(n) == 1 and every.count(n) == 1)
+
+
+def addr(call: Call) -> Placement:
+    """``bias + outer(a, b)``."""
+    a, b, bias = call.values("vec1"), call.values("vec2"), call.values("self")
+    product = Placed((a.dims[0], b.dims[0]))
+    if len(product.sharded) > 1:
+        call.refuse("makes a dense matrix of rows by rows over the ranks")
+    shape = tuple(call.node.meta["val"].shape)
+    return Placed(broadcast_rows(call, [(bias, call.shape("self")), (product, shape)], 2))
+
+
 def _cut(placed: Placed, dims: int) -> Placed:
     return Placed(placed.dims[:-dims], uniform=placed.uniform)
 
@@ -102,6 +160,9 @@ RULES: dict[str, Rule] = {
         matmul,
     ),
     "aten.addmm.default": addmm,
+    "aten.addmv.default": addmm,
+    "aten.addr.default": addr,
+    "aten.einsum.default": einsum,
     "aten.baddbmm.default": addmm,
     "aten.layer_norm.default": layer_norm,
     "aten.native_layer_norm.default": layer_norm,

@@ -29,6 +29,25 @@ def test_three_sites() -> None:
     assert [n.args[1].name for n in program.graph.nodes if n.name == "dropout_1"] == ["owned_ids"]
 
 
+def test_dropout_of_a_dropout() -> None:
+    """As APPNP drops its edge weights again in every step."""
+
+    def forward(self, x: Tensor, edge_weight: Tensor) -> Tensor:
+        once = F.dropout(edge_weight, 0.5)
+        return x.sum() + F.dropout(F.dropout(once, 0.5), 0.5).sum() + once.sum()
+
+    program = check_pass(
+        model_of(forward),
+        [],
+        DistributeDropout(),
+        "dropout_rows sum dropout_rows dropout_rows sum add sum add",
+        edits=3,
+    )
+    rows = [n for n in program.graph.nodes if n.target is local_ops.dropout_rows]
+    assert [n.args[5] for n in rows] == [0, 1, 2]
+    assert all(n.args[1].name == "edge_ids" for n in rows)
+
+
 def test_eval_mode_has_nothing_to_do() -> None:
     model = model_of(lambda self, x: self.drop(x), drop=nn.Dropout(0.5))
     check_pass(model.eval(), [], DistributeDropout(), "clone", edits=0)

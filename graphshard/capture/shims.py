@@ -1,0 +1,80 @@
+"""While a model is exported: ``int(tensor)`` and ``float(tensor)`` as ``tensor.item()``.
+
+Python's ``int()`` must return a number at once, which an export has not got; ``item()`` gives a symbol that
+the program computes. PyG writes ``int(index.max()) + 1`` and ``int(batch.max()) + 1`` in many places.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _SameInstances(type):
+    """``isinstance(x, int)`` keeps its meaning where ``int`` is the shim."""
+
+    real: type = int
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real)
+
+
+class _Int(metaclass=_SameInstances):
+    """``int`` for tensors and symbolic numbers; the real one for anything else."""
+
+    real = int
+
+    def __new__(cls, value: Any = 0, *args: Any) -> Any:
+        if isinstance(value, Tensor):
+            number = value.item()
+            return number if isinstance(number, torch.SymInt) else torch.sym_int(number)
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            return torch.sym_int(value)
+        return builtins.int(value, *args)
+
+
+class _Float(metaclass=_SameInstances):
+    """``float`` for tensors and symbolic numbers; the real one for anything else."""
+
+    real = float
+
+    def __new__(cls, value: Any = 0.0) -> Any:
+        if isinstance(value, Tensor):
+            return torch.sym_float(value.item())
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            return torch.sym_float(value)
+        return builtins.float(value)
+
+
+@contextlib.contextmanager
+def symbolic_numbers(model: nn.Module) -> Iterator[None]:
+    """Let ``int()`` and ``float()`` of PyG and of the files that define the model's modules keep symbols."""
+    changed: list[tuple[ModuleType, str]] = []
+    try:
+        for module in _modules_of(model):
+            for name, shim in (("int", _Int), ("float", _Float)):
+                if name not in vars(module):
+                    setattr(module, name, shim)
+                    changed.append((module, name))
+        yield
+    finally:
+        for module, name in changed:
+            delattr(module, name)
+
+
+def _modules_of(model: nn.Module) -> list[ModuleType]:
+    classes = {cls.__module__ for part in model.modules() for cls in type(part).__mro__}
+    own = {n for n in classes if n.split(".")[0] not in ("torch", "builtins", "graphshard")}
+    pyg = {n for n in list(sys.modules) if n.split(".")[0] == "torch_geometric"}
+    found = (sys.modules.get(name) for name in sorted(own | pyg))
+    return [module for module in found if isinstance(module, ModuleType)]
