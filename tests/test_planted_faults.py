@@ -93,20 +93,25 @@ def test_every_fault_in_a_hand_written_model_is_reported() -> None:
     check_every_fault(BySource(), graph(), {"halo", "owned", "all", "in", "out"})
 
 
-class Pooled(nn.Module):
-    """A maximum and a product over all nodes, and a maximum by source; values tie over the ranks."""
+class Extremes(nn.Module):
+    """Extremes and a product over all nodes, and a maximum by source; whole numbers tie over the ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = x * self.scale
         index = edge_index[0].unsqueeze(-1).expand(-1, 4)
-        x = x.round() + 0.25
-        back = x.new_zeros(x.size(0), 4).scatter_reduce(0, index, x[edge_index[1]], "amax")
-        return back * x.amax(0) + x.prod(0) + x.max(0)[0].tanh()
+        back = h.new_zeros(h.size(0), 4).scatter_reduce(0, index, h[edge_index[1]], "amax")
+        return back * h.amin(0) + h.sin().prod(0) * x + h.max(0)[0]
 
 
-def test_every_fault_in_reductions_is_reported() -> None:
+def test_every_fault_in_extremes_is_reported() -> None:
     data = {n: t for n, t in graph().items() if n in ("x", "edge_index")}
-    data["x"] = torch.where(data["x"].abs() < 0.5, 1.0, data["x"])
-    check_every_fault(Pooled(), data, {"halo", "owned", "all", "ranks"})
+    data["x"] = torch.where(data["x"].abs() < 0.4, 1.0, (data["x"] * 1.5).round())
+    data["x"][5] = 9.0  # one rank has the largest, several have the next
+    check_every_fault(Extremes(), data, {"halo", "owned", "all", "ranks"})
 
 
 def test_a_sync_that_a_softmax_hides_is_reported_by_its_own_values() -> None:
