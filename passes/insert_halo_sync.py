@@ -24,7 +24,8 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Edit, HaloSync, Rewrite
+from graphshard.passes.rules.call import Call, Edit, HaloSync, Rewrite
+from graphshard.passes.rules.scatter import reduce_of
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,17 @@ def _reduce_copies(program: Program, node: fx.Node) -> None:
     """
     base, owned = node.args[0], node.meta["val"]
     assert isinstance(base, fx.Node)
-    reduce = node.args[4] if node.target is local_ops.scatter_extreme else "sum"
+    reduce = _reduction(node)
     plan, group = _plan(program), program.placeholder("group")
     emit = Emitter(program, node)
     wide = _with_halo(base.meta["val"])
     with emit.before(node):
-        padded = emit.call(local_ops.pad_halo, base, plan[2], 0, name=f"{base.name}_padded", example=wide)
+        padded = emit.call(
+            local_ops.pad_halo,
+            *(base, plan[2], int(reduce == "prod")),
+            name=f"{base.name}_padded",
+            example=wide,
+        )
     node.update_arg(0, padded)
     node.meta["val"] = wide
     users = list(node.users)
@@ -108,3 +114,10 @@ def _reduce_copies(program: Program, node: fx.Node) -> None:
         )
     for user in users:
         user.replace_input_with(node, reduced)
+
+
+def _reduction(node: fx.Node) -> str:
+    """What combines the copies of a node: "sum", "max", "min" or "prod"."""
+    if node.target is local_ops.scatter_extreme:
+        return str(node.args[4])
+    return "prod" if reduce_of(Call(node, {}, [])) == "prod" else "sum"

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"errors", "halo", "roles", "placement"},
     {
         *("groups", "ops", "local_ops", "simulate", "launch", "reductions"),
-        *("float_order", "stacking", "node_parameters"),
+        *("float_order", "copies", "stacking", "node_parameters"),
         *("graphdata", "graph_readers", "numbering", "partition", "shard", "shard_io", "shard_manifest"),
         *("data", "data_files", "node_task"),
     },

@@ -18,6 +18,8 @@ SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 # One rank that exchanges with itself: its halo rows are copies of its own rows 2, 0, 2.
 SELF = (torch.tensor([2, 0, 2]), [3], [3])
 
+_OVER_COPIES = {"sum": "sum", "max": "amax", "min": "amin", "prod": "prod"}
+
 
 @dataclass(frozen=True)
 class World:
@@ -88,7 +90,7 @@ def test_a_sync_gives_the_owners_rows(world, trailing):
 
 
 @SETTINGS
-@given(world=worlds(), reduce=st.sampled_from(["sum", "max", "min"]), integer=st.booleans())
+@given(world=worlds(), reduce=st.sampled_from(["sum", "max", "min", "prod"]), integer=st.booleans())
 def test_a_reduce_combines_all_copies_of_a_node(world, reduce, integer):
     terms = [whole_numbers(len(rows), 2, seed=r) for r, rows in enumerate(world.rows)]
     terms = [t.long() for t in terms] if integer else terms
@@ -98,7 +100,7 @@ def test_a_reduce_combines_all_copies_of_a_node(world, reduce, integer):
             copies = [
                 terms[r][i] for r, rows in enumerate(world.rows) for i, n in enumerate(rows) if n == node
             ]
-            expected = getattr(torch.stack(copies), {"sum": "sum", "max": "amax", "min": "amin"}[reduce])(0)
+            expected = getattr(torch.stack(copies), _OVER_COPIES[reduce])(0)
             assert torch.equal(found[rank][local], expected)
 
 
