@@ -17,13 +17,14 @@ In a graph, use the overload (``torch.ops.graphshard.halo_sync.default``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from graphshard.copies import combine, product_gradient
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
 from graphshard.float_order import from_order_keys, order_keys
 from graphshard.groups import (
@@ -53,7 +54,6 @@ __all__ = [
 ]
 
 _REDUCE_OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
-_SCATTER_NAMES = {"max": "amax", "min": "amin"}
 
 
 def _check_plan(
@@ -73,9 +73,9 @@ def _check_plan(
         raise ShardError("the halo plan of a single rank must receive as many rows as it sends")
 
 
-def _check_reduce(reduce: str) -> None:
-    if reduce not in _REDUCE_OPS:
-        raise GraphshardError(f"no reduction {reduce!r}; choose one of {', '.join(_REDUCE_OPS)}")
+def _check_reduce(reduce: str, known: Collection[str] = _REDUCE_OPS) -> None:
+    if reduce not in known:
+        raise GraphshardError(f"no reduction {reduce!r}; choose one of {', '.join(known)}")
 
 
 # ---- halo_sync ---------------------------------------------------------------------------------------------
@@ -129,17 +129,6 @@ halo_sync.register_autograd(_halo_sync_backward, setup_context=_keep_plan)
 # ---- halo_reduce -------------------------------------------------------------------------------------------
 
 
-def _combine(out: Tensor, index: Tensor, rows: Tensor, reduce: str) -> None:
-    """Combine ``rows`` into ``out[index]``, in place. True + True is True, as for torch's own ``+``."""
-    if out.dtype == torch.bool:
-        out, rows, reduce = out.view(torch.uint8), rows.view(torch.uint8), "min" if reduce == "min" else "max"
-    if reduce == "sum":
-        out.index_add_(0, index, rows)
-    else:
-        full_index = index.view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)
-        out.scatter_reduce_(0, full_index, rows, _SCATTER_NAMES[reduce])
-
-
 @torch.library.custom_op("graphshard::halo_reduce", mutates_args=())
 def halo_reduce(
     x: Tensor,
@@ -154,19 +143,19 @@ def halo_reduce(
     Args:
         x: ``[n + h, ...]``; owned rows, then halo rows. Any dtype that the reduction knows.
         send_index, send_splits, recv_splits: this rank's plan, as for `halo_sync`: data flows against it.
-        reduce: "sum", "max" or "min"; the owner's own row counts as a term.
+        reduce: "sum", "max", "min" or "prod"; the owner's own row counts as a term.
         group: name of the process group, or ``""``.
 
     Returns:
         ``[n, ...]``, of x's dtype; never aliases x. Terms are combined in rank order, so the result is the
-        same in every run. Backward: of "sum", `halo_sync`; "max" and "min" have none (a gradient shared
-        between ties on several ranks needs their count) and are for detached values.
+        same in every run. Backward: of "sum", `halo_sync`; of "prod", `product_gradient`; "max" and "min"
+        have none (a gradient shared between ties on several ranks needs their count).
 
     Raises:
         RuntimeMismatch, ShardError: as `halo_sync`.
         GraphshardError: an unknown reduction, or a backward through "max" or "min".
     """
-    _check_reduce(reduce)
+    _check_reduce(reduce, (*_REDUCE_OPS, "prod"))
     _check_plan(send_index, send_splits, recv_splits, group)
     n = x.size(0) - sum(recv_splits)
     if n < 0:
@@ -178,7 +167,7 @@ def halo_reduce(
     splits = list(send_splits)
     for index, part in zip(send_index.split_with_sizes(splits), rows.split_with_sizes(splits), strict=True):
         if part.numel():
-            _combine(out, index, part, reduce)
+            combine(out, index, part, reduce)
     return out
 
 
@@ -187,10 +176,18 @@ def _halo_reduce_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequen
     return x.new_empty((x.size(0) - sum(recv_splits), *x.shape[1:]))
 
 
+def _keep_factors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch passes it by name)
+    x, send_index, *ctx.plan_rest = inputs
+    ctx.save_for_backward(send_index, *([x] if inputs[4] == "prod" else []))
+
+
 def _halo_reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     send_splits, recv_splits, reduce, group = ctx.plan_rest
+    send_index, *factors = ctx.saved_tensors
+    if factors:
+        gradient = product_gradient(grad, factors[0], send_index, send_splits, recv_splits, group)
+        return gradient, None, None, None, None, None
     _refuse_backward("halo_reduce", reduce)
-    (send_index,) = ctx.saved_tensors
     return halo_sync(grad, send_index, send_splits, recv_splits, group), None, None, None, None, None
 
 
@@ -202,7 +199,7 @@ def _refuse_backward(op: str, reduce: str) -> None:
         )
 
 
-halo_reduce.register_autograd(_halo_reduce_backward, setup_context=_keep_plan)
+halo_reduce.register_autograd(_halo_reduce_backward, setup_context=_keep_factors)
 
 
 # ---- all_reduce --------------------------------------------------------------------------------------------

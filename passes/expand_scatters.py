@@ -9,7 +9,7 @@ The groups are graphs (pooling), which every rank holds whole, or nodes that edg
     amax    m = maximum(base, scatter_extreme(index, detach(src)))
             hits = eq(src, gather(m, index)); ties = eq(base, m) + scatter_add(zeros, index, hits)
             m + scatter_add(zeros, index, zero_of(src) * hits / gather(ties, index))     # 0, with the gradient
-    prod    base * prod(stack_ranks(scatter_prod(ones, index, src)))
+    prod    base * prod(stack_ranks(scatter_prod(ones, index, src)))                     # by source, not stacked
 
 With ``include_self=False`` an entry keeps its base where the count is 0 and drops it elsewhere. What is left is
 sums into zeros and extremes without gradient, which the other passes reduce over the ranks (for graphs) or over
@@ -93,6 +93,8 @@ class _Scatter:
         self.base: fx.Node = call["self"]
         self.source: fx.Node = source
         self.carries = call.node in flowing
+        self._counted: fx.Node | None = None
+        self.into_groups = call.values("self").dims[call.dim("dim", len(shape_of(self.base)))] is None
         self.dim = call.dim("dim", len(shape_of(self.base)))
         self.include_self = call.get("include_self") is not False
         self.index: fx.Node = call["index"]
@@ -119,10 +121,12 @@ class _Scatter:
         return self.emit.call(aten.where.ScalarSelf, self._positive(self._add(ones)), value, self.base)
 
     def product(self) -> fx.Node:
-        """The ranks' own products, stacked and multiplied."""
+        """Into groups, the ranks' own products, stacked and multiplied; by source, a product into ones."""
         ones = self.emit.call(aten.ones_like.default, self.base)
         own = self.emit.call(aten.scatter_reduce.two, ones, self.dim, self.index, self.source, "prod")
-        total = self.emit.call(aten.prod.dim_int, stack(self.emit, own), 0)
+        total = own
+        if self.into_groups:
+            total = self.emit.call(aten.prod.dim_int, stack(self.emit, own), 0)
         if self.include_self:
             return self.emit.call(aten.mul.Tensor, self.base, total)
         return self._where_written(total, self.base)
@@ -169,7 +173,10 @@ class _Scatter:
         return self.emit.call(aten.gather.default, table, self.dim, self.index)
 
     def _count(self) -> fx.Node:
-        return self._add(self.emit.call(aten.ones_like.default, self.source))
+        """How often each entry is written to."""
+        if self._counted is None:
+            self._counted = self._add(self.emit.call(aten.ones_like.default, self.source))
+        return self._counted
 
     def _positive(self, count: fx.Node) -> fx.Node:
         return self.emit.call(aten.gt.Scalar, count, 0)

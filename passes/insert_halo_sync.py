@@ -26,6 +26,7 @@ from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import infer
 from graphshard.passes.rules.call import Call, Edit, HaloSync, Rewrite
+from graphshard.passes.rules.scatter import reduce_of
 from graphshard.placement import Halo, Placement, reach
 
 
@@ -103,12 +104,17 @@ def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
     """
     base, owned = node.args[0], node.meta["val"]
     assert isinstance(base, fx.Node)
-    reduce = node.args[4] if node.target is local_ops.scatter_extreme else "sum"
+    reduce = _reduction(node)
     plan, group = _plan(program, halo), program.placeholder("group")
     emit = Emitter(program, node)
     wide = _with_halo(base.meta["val"])
     with emit.before(node):
-        padded = emit.call(local_ops.pad_halo, base, plan[2], 0, name=f"{base.name}_padded", example=wide)
+        padded = emit.call(
+            local_ops.pad_halo,
+            *(base, plan[2], int(reduce == "prod")),
+            name=f"{base.name}_padded",
+            example=wide,
+        )
     node.update_arg(0, padded)
     node.meta["val"] = wide
     users = list(node.users)
@@ -121,3 +127,10 @@ def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
         )
     for user in users:
         user.replace_input_with(node, reduced)
+
+
+def _reduction(node: fx.Node) -> str:
+    """What combines the copies of a node: "sum", "max", "min" or "prod"."""
+    if node.target is local_ops.scatter_extreme:
+        return str(node.args[4])
+    return "prod" if reduce_of(Call(node, {}, [])) == "prod" else "sum"

@@ -46,7 +46,7 @@ class StackReductions:
 def stack(emit: Emitter, value: fx.Node) -> fx.Node:
     """Every rank's ``value`` in a new dim 0."""
     group = emit.program.placeholder("group")
-    return emit.call(stack_ranks._opoverload, value, group)
+    return emit.call(stack_ranks._opoverload, value, group, name=f"{value.name}_ranks")
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"errors", "halo", "roles", "placement", "sets", "paths"},
     {
         *("groups", "ops", "local_ops", "simulate", "launch", "reductions"),
-        *("float_order", "stacking", "node_parameters"),
+        *("float_order", "copies", "stacking", "node_parameters"),
         *("graphdata", "graph_readers", "graph_sets", "numbering", "assign", "partition", "partition_report"),
         *("shard", "set_shards", "type_shard", "gather_rows", "shard_io", "shard_content", "shard_manifest"),
         *("data", "data_files", "node_task"),

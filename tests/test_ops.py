@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 
 from graphshard import ops
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
+from graphshard.float_order import from_order_keys, order_keys
 from graphshard.halo import HaloPlan
 from graphshard.simulate import run_ranks
+from graphshard.stacking import stack_ranks
 
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # One rank that exchanges with itself: its halo rows are copies of its own rows 2, 0, 2.
 SELF = (torch.tensor([2, 0, 2]), [3], [3])
+
+_OVER_COPIES = {"sum": "sum", "max": "amax", "min": "amin", "prod": "prod"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def test_a_sync_gives_the_owners_rows(world, trailing):
 
 
 @SETTINGS
-@given(world=worlds(), reduce=st.sampled_from(["sum", "max", "min"]), integer=st.booleans())
+@given(world=worlds(), reduce=st.sampled_from(["sum", "max", "min", "prod"]), integer=st.booleans())
 def test_a_reduce_combines_all_copies_of_a_node(world, reduce, integer):
     terms = [whole_numbers(len(rows), 2, seed=r) for r, rows in enumerate(world.rows)]
     terms = [t.long() for t in terms] if integer else terms
@@ -96,7 +100,7 @@ def test_a_reduce_combines_all_copies_of_a_node(world, reduce, integer):
             copies = [
                 terms[r][i] for r, rows in enumerate(world.rows) for i, n in enumerate(rows) if n == node
             ]
-            expected = getattr(torch.stack(copies), {"sum": "sum", "max": "amax", "min": "amin"}[reduce])(0)
+            expected = getattr(torch.stack(copies), _OVER_COPIES[reduce])(0)
             assert torch.equal(found[rank][local], expected)
 
 
@@ -148,6 +152,52 @@ def test_reductions_of_any_dtype(dtype, reduce):
     assert torch.equal(first, combine(terms[0, :1], terms[1, 1:]))
     assert torch.equal(second, combine(terms[1, :1], terms[0, 1:]))
     assert torch.equal(both, combine(terms[0], terms[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("reduce", ["max", "min"])
+def test_an_extreme_over_ranks_keeps_nan_and_infinities(dtype, reduce):
+    inf, nan = float("inf"), float("nan")
+    values = [nan, -nan, -inf, -1.5, -0.0, 2.0, inf]
+    first, second = (
+        t.flatten() for t in torch.meshgrid(*[torch.tensor(values, dtype=dtype)] * 2, indexing="ij")
+    )
+
+    def run(rank, name, _):
+        return ops.all_reduce((first, second)[rank], reduce, name)
+
+    combine = {"max": torch.maximum, "min": torch.minimum}[reduce]
+    for found in run_ranks(2, run):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, combine(first, second), rtol=0, atol=0, equal_nan=True)
+
+
+def test_keys_of_floats_are_in_their_order():
+    """What the backends compare: a NaN beats both infinities, on the side that the reduction looks at."""
+    inf = float("inf")
+    values = torch.tensor([-inf, -2.0, -1e-310, 0.0, 1e-310, 2.0, inf], dtype=torch.float64)
+    nan = torch.tensor([float("nan"), -float("nan")], dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64):
+        keys = order_keys(values.to(dtype), "max")
+        assert torch.equal(keys, keys.sort().values)
+        assert torch.equal(from_order_keys(keys), values.to(dtype))
+        assert (order_keys(nan.to(dtype), "max") > keys.max()).all()
+        assert (order_keys(nan.to(dtype), "min") < keys.min()).all()
+
+
+def test_stacked_values_send_their_gradient_home():
+    """The cotangent of a replicated value is a term on each rank: the terms are summed."""
+
+    def run(rank, name, _):
+        x = torch.full((2,), rank + 1.0, dtype=torch.float64, requires_grad=True)
+        stacked = stack_ranks(x, name)
+        (stacked * (rank + 1) * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()
+        return stacked.detach(), x.grad
+
+    for rank, (stacked, gradient) in enumerate(run_ranks(3, run)):
+        assert stacked.tolist() == [[1, 1], [2, 2], [3, 3]]
+        assert gradient.tolist() == [6 * 10**rank] * 2
+    assert torch.equal(stack_ranks(torch.ones(2), ""), torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("simulated", [False, True])

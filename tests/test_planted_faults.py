@@ -93,6 +93,27 @@ def test_every_fault_in_a_hand_written_model_is_reported() -> None:
     check_every_fault(BySource(), graph(), {"halo", "owned", "all", "in", "out"})
 
 
+class Extremes(nn.Module):
+    """Extremes and a product over all nodes, and a maximum by source; whole numbers tie over the ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = x * self.scale
+        index = edge_index[0].unsqueeze(-1).expand(-1, 4)
+        back = h.new_zeros(h.size(0), 4).scatter_reduce(0, index, h[edge_index[1]], "amax")
+        return back * h.amin(0) + h.sin().prod(0) * x + h.max(0)[0]
+
+
+def test_every_fault_in_extremes_is_reported() -> None:
+    data = {n: t for n, t in graph().items() if n in ("x", "edge_index")}
+    data["x"] = torch.where(data["x"].abs() < 0.4, 1.0, (data["x"] * 1.5).round())
+    data["x"][5] = 9.0  # one rank has the largest, several have the next
+    check_every_fault(Extremes(), data, {"halo", "owned", "all", "ranks"})
+
+
 def test_a_sync_that_a_softmax_hides_is_reported_by_its_own_values() -> None:
     """What is subtracted is divided away again: only the sync's own rows show that it is wrong."""
 

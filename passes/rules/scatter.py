@@ -140,14 +140,15 @@ def _write(
 def _write_by_source(call: Call, base: Placed, dim: int, reduce: str) -> Placement:
     if dim != 0:
         call.refuse("scatters by source node along a dim other than 0", "put the nodes in dim 0")
-    if reduce == "sum" and call.get("include_self") is not False:
+    include_self = call.get("include_self") is not False
+    if include_self and (reduce == "sum" or (reduce == "prod" and is_filled(call["self"], 1))):
         call.edits.append(Rewrite(call.node, "scatter_by_source"))
-    elif reduce in ("sum", "mean", "amax", "amin") or is_constant(call):
+    elif reduce in REDUCES or is_constant(call):
         call.edits.append(Rewrite(call.node, "scatter"))
     else:
         call.refuse(
-            f"scatters by source node with reduce='{reduce}'",
-            "aggregate with sum, mean, amax or amin, or aggregate by destination",
+            "writes over each other's rows by source node, where the last to come wins",
+            "reduce them: scatter_add, or scatter_reduce",
         )
     return Placed(base.dims)
 
@@ -161,7 +162,7 @@ def _write_groups(call: Call, base: Placed, index: Placed, reduce: str) -> Place
         )
     if base.sharded:
         call.refuse("reduces rows into groups of other rows")
-    if reduce == "sum" and call.get("include_self") is not False and is_zeros(call["self"]):
+    if reduce == "sum" and call.get("include_self") is not False and is_filled(call["self"], 0):
         return Placed(base.dims, partial="sum")
     if reduce == "prod" and is_stacked(call.node):
         return Placed(base.dims, partial="stack")
@@ -187,13 +188,14 @@ def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed |
     return Placed(dims)
 
 
-def is_zeros(node: fx.Node) -> bool:
-    """Whether a value is made of zeros, as the empty result that a scatter starts from."""
+def is_filled(node: fx.Node, number: int) -> bool:
+    """Whether all entries of a value are 0, or 1, as those of the empty result that a scatter starts from."""
     name = str(node.target).removeprefix("aten.").split(".")[0]
     if name in ("full", "new_full", "full_like"):
         fill = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")
-        return isinstance(fill, (int, float)) and fill == 0
-    return name in ("zeros", "new_zeros", "zeros_like")
+        return isinstance(fill, (int, float)) and fill == number
+    word = ("zeros", "ones")[number]
+    return name in (word, f"new_{word}", f"{word}_like")
 
 
 def is_constant(call: Call) -> bool:

@@ -36,3 +36,17 @@ def test_a_correction_is_taken_from_the_count() -> None:
         f"{MEAN} sub mul sum sym_size sub sym_max div",
         edits=1,
     )
+
+
+def _softmax(self, x: Tensor) -> Tensor:
+    return x.softmax(0) + x.log_softmax(0) + x.softmax(1)
+
+
+def test_a_softmax_along_the_rows_takes_the_maximum_and_the_sum_of_all() -> None:
+    check_pass(
+        model_of(_softmax),
+        [],
+        ExpandReductions(),
+        "detach extreme sub exp sum div detach extreme sub exp sum log sub add softmax add",
+        edits=2,
+    )

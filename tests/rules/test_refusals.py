@@ -160,10 +160,9 @@ def sparse_gradients(self, z: Tensor, x: Tensor) -> Tensor:
 # ---- scatter -------------------------------------------------------------------------------------------------
 
 
-@refused("aten.scatter_reduce", "reduce='prod'")
-def product_by_source(self, x: Tensor, edge_index: Tensor) -> Tensor:
-    index = edge_index[0].view(-1, 1).expand(-1, x.size(1))
-    return x.scatter_reduce(0, index, x[edge_index[1]], "prod")
+@refused("aten.scatter", "the last to come wins")
+def overwritten_by_its_targets(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    return x[:, 0].scatter(0, edge_index[0], x[edge_index[1], 0])
 
 
 @refused("aten.index_put", "the last of them")
