@@ -37,9 +37,9 @@ class _Int(metaclass=_SameInstances):
     def __new__(cls, value: Any = 0, *args: Any) -> Any:
         if isinstance(value, Tensor):
             number = value.item()
-            return number if isinstance(number, torch.SymInt) else torch.sym_int(number)
+            return number if isinstance(number, torch.SymInt) else torch.sym_int(number)  # type: ignore[no-untyped-call]
         if isinstance(value, (torch.SymInt, torch.SymFloat)):
-            return torch.sym_int(value)
+            return torch.sym_int(value)  # type: ignore[no-untyped-call]
         return builtins.int(value, *args)
 
 
@@ -50,9 +50,9 @@ class _Float(metaclass=_SameInstances):
 
     def __new__(cls, value: Any = 0.0) -> Any:
         if isinstance(value, Tensor):
-            return torch.sym_float(value.item())
+            return torch.sym_float(value.item())  # type: ignore[no-untyped-call]
         if isinstance(value, (torch.SymInt, torch.SymFloat)):
-            return torch.sym_float(value)
+            return torch.sym_float(value)  # type: ignore[no-untyped-call]
         return builtins.float(value)
 
 
