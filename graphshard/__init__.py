@@ -24,6 +24,7 @@ from graphshard.ops import ByteCounter, count_bytes
 from graphshard.partition import PartitionReport, ShardedGraph, partition
 from graphshard.reductions import mean, sum
 from graphshard.roles import Role
+from graphshard.rules import register_rule
 from graphshard.shard import Shard
 from graphshard.shard_io import load_shard
 
@@ -50,6 +51,7 @@ __all__ = [
     "load_shard",
     "mean",
     "partition",
+    "register_rule",
     "sum",
     "verify",
 ]

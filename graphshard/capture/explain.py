@@ -24,9 +24,14 @@ def explained(error: Exception, model: nn.Module) -> CaptureError:
             "tensor's value), so each rank could run another program; compute both sides and use torch.where"
             ", or pass sizes such as dim_size explicitly"
         )
+    elif isinstance(error, FixedSizeError) and not error.args:
+        reason = (
+            "the model treats some number of nodes or edges in a special way, so one program cannot serve every "
+            "shard; write this step without a condition on sizes"
+        )
     elif isinstance(error, FixedSizeError):
         reason = (
-            f"{error} works for one number of nodes or edges only, so one program cannot serve every shard; "
+            f"{error} works for some numbers of nodes or edges only, so one program cannot serve every shard; "
             "write this step with ops that take any number of rows"
         )
     elif is_fixed_size(error):

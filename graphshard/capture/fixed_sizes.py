@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FixedSizeError(Exception):
-    """Names the function after whose call a row count had become a constant."""
+    """Names the function that asked for some row counts only; empty where plain Python did."""
 
 
 class StopAtFixedSize(TorchFunctionMode):
@@ -23,7 +23,9 @@ class StopAtFixedSize(TorchFunctionMode):
 
     def __init__(self, flat: Sequence[Tensor]) -> None:
         super().__init__()
-        self.sizes: list[Any] = [size for t in flat for size in t.shape if isinstance(size, torch.SymInt)]
+        sizes: list[Any] = [size for t in flat for size in t.shape if isinstance(size, torch.SymInt)]
+        self.sizes = sizes
+        self.known = len(sizes[0].node.shape_env.guards) if sizes else 0
 
     def __torch_function__(
         self,
@@ -32,7 +34,19 @@ class StopAtFixedSize(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if self._is_fixed():  # by plain Python since the call before
+            raise FixedSizeError
         result = func(*args, **(kwargs or {}))
-        if any(size.node.shape_env.replace(size.node.expr).is_number for size in self.sizes):
+        if self._is_fixed():
             raise FixedSizeError(getattr(func, "__name__", str(func)))
         return result
+
+    def _is_fixed(self) -> bool:
+        """Whether a size is a constant by now, or a condition on one size alone was noted."""
+        if not self.sizes:
+            return False
+        environment = self.sizes[0].node.shape_env
+        if any(environment.replace(size.node.expr).is_number for size in self.sizes):
+            return True
+        noted = environment.guards[self.known :]
+        return any(len(guard.expr.free_symbols) == 1 for guard in noted)

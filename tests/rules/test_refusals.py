@@ -142,11 +142,6 @@ def permuted_edges(self, x: Tensor, edge_index: Tensor, edge_y: Tensor) -> Tenso
     return edge_y[edge_index[0]]
 
 
-@refused("aten.index", "by local node numbers")
-def node_numbers_as_columns(self, x: Tensor, edge_index: Tensor) -> Tensor:
-    return x[edge_index[1], edge_index[0]]
-
-
 @refused("aten.index_put", "by source node")
 def written_by_source_and_class(self, x: Tensor, edge_index: Tensor, edge_y: Tensor) -> Tensor:
     y = x.clone()
@@ -255,11 +250,6 @@ def attention_over_nodes(self, x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, q, q)
 
 
-@refused("aten.one_hot", "number of classes")
-def one_hot_without_classes(self, x: Tensor, y: Tensor) -> Tensor:
-    return F.one_hot(y) * x.sum()
-
-
 @refused("aten.roll", "runs along the rows")
 def rolled_rows(self, x: Tensor) -> Tensor:
     return x.roll(1, 0)
@@ -270,11 +260,6 @@ def second_largest_row(self, x: Tensor) -> Tensor:
     return x.kthvalue(2, 0)[0]
 
 
-@refused("aten.cdist", "every pair of rows")
-def distances_between_all_nodes(self, x: Tensor) -> Tensor:
-    return torch.cdist(x, x).sum()
-
-
 @refused("aten.einsum", "dense matrix")
 def gram_matrix_by_einsum(self, x: Tensor) -> Tensor:
     return torch.einsum("nf,mf->nm", x, x).sum()
@@ -283,11 +268,6 @@ def gram_matrix_by_einsum(self, x: Tensor) -> Tensor:
 @refused("aten.slice_scatter", "writes a slice of the rows")
 def written_slice_of_rows(self, x: Tensor) -> Tensor:
     return torch.slice_scatter(x, self.table[:3, :5], 0, 0, 3)
-
-
-@refused("aten.lstm", "runs along rows")
-def lstm_along_nodes(self, x: Tensor) -> Tensor:
-    return self.rnn(x[None])[0]
 
 
 @refused("aten.lstm", "at random")
@@ -302,7 +282,6 @@ def test_refused(name: str) -> None:
         FORWARDS[name],
         counted=nn.Embedding(4, 6, scale_grad_by_freq=True),
         sparse=nn.Embedding(4, 6, sparse=True),
-        rnn=nn.LSTM(5, 3, batch_first=True),
         dropping=nn.LSTM(5, 3, 2, dropout=0.5, batch_first=True),
     )
     model.table = nn.Parameter(torch.rand(40, 6, dtype=torch.float64))
