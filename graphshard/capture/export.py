@@ -24,7 +24,7 @@ from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, e
 from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
-from graphshard.capture.shims import symbolic_numbers
+from graphshard.capture.shims import capturable_forms, symbolic_numbers
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
@@ -177,6 +177,7 @@ def _export_once(
         _quiet(),
         _pyg_without_segment_matmul(),
         symbolic_numbers(flat_module.model),
+        capturable_forms(),
         torch.random.fork_rng(devices=[]),
     ):
         shapes = (dynamic_shapes(signature),)
