@@ -25,6 +25,7 @@ from graphshard.partition import ShardedGraph, partition
 from graphshard.partition_report import PartitionReport
 from graphshard.reductions import mean, sum
 from graphshard.roles import Role
+from graphshard.rules import register_rule
 from graphshard.shard import Shard
 from graphshard.shard_io import load_shard
 
@@ -51,6 +52,7 @@ __all__ = [
     "load_shard",
     "mean",
     "partition",
+    "register_rule",
     "sum",
     "verify",
 ]

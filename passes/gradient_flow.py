@@ -59,7 +59,9 @@ def gradient_flow(
 
 def stops_gradient(node: fx.Node) -> bool:
     """Whether the op takes no more than shape and dtype from its inputs, or cuts the gradient."""
-    return str(node.target).removeprefix("aten.").split(".")[0] in _STOPS
+    # A Python function prints as <function name at 0x..>.
+    name = getattr(node.target, "__name__", "") if callable(node.target) else ""
+    return str(node.target).removeprefix("aten.").split(".")[0] in _STOPS or name == "random_like"
 
 
 def _is_source(spec: Any, trainable: Collection[str] | None, inputs_need_grad: bool) -> bool:

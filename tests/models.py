@@ -59,6 +59,31 @@ class OnRows(nn.Module):
         return self.layer(self.lin(x)).tanh()
 
 
+class OnPoints(OnGraph):
+    """A layer that takes positions and normals."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.layer(x, x[:, :3], F.normalize(x[:, 2:]), edge_index)
+
+
+class Typed(OnGraph):
+    """A layer that takes node types, edge types and edge features."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, z: Tensor, edge_y: Tensor, edge_attr: Tensor) -> Tensor:
+        return self.layer(x, edge_index, z, edge_y, edge_attr)
+
+
+class Related(OnGraph):
+    """A layer that takes edge types."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self.lin = nn.Linear(FEATURES, 6)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_y: Tensor) -> Tensor:
+        return self.layer(self.lin(x), edge_index, edge_y)
+
+
 class Jump(nn.Module):
     """Two convolutions and jumping knowledge over both."""
 
@@ -118,6 +143,12 @@ LAYERS: dict[str, Factory] = {
     "graph conv": lambda: WithWeights(pyg.GraphConv(F_IN, HIDDEN)),
     "jump cat": lambda: Jump("cat"),
     "jump max": lambda: Jump("max"),
+    "jump lstm": lambda: Jump("lstm"),
+    "gated graph": lambda: WithWeights(pyg.GatedGraphConv(F_IN, 2)),
+    "mf": lambda: OnGraph(pyg.MFConv(F_IN, HIDDEN, max_degree=3)),
+    "ppf": lambda: OnPoints(pyg.PPFConv(nn.Linear(F_IN + 4, HIDDEN), nn.Linear(HIDDEN, 2))),
+    "heat": lambda: Typed(pyg.HEATConv(F_IN, HIDDEN, 4, 3, 2, EDGE, 2, heads=2)),
+    "relations in blocks": lambda: Related(pyg.RGCNConv(6, 6, 3, num_blocks=2)),
 }
 """One layer each; exact in train and eval mode."""
 
@@ -127,6 +158,11 @@ ROWS: dict[str, Factory] = {
     "batch norm, no running statistics": lambda: OnRows(nn.BatchNorm1d(6, track_running_stats=False)),
     "batch norm, not affine": lambda: OnRows(nn.BatchNorm1d(6, affine=False, momentum=0.4)),
     "layer norm": lambda: OnRows(nn.LayerNorm(6)),
+    "batch norm, mean over all batches": lambda: OnRows(nn.BatchNorm1d(6, momentum=None)),
+    "instance norm of pyg": lambda: OnRows(pyg.InstanceNorm(6)),
+    "instance norm of pyg, tracked": lambda: OnRows(
+        pyg.InstanceNorm(6, affine=True, track_running_stats=True)
+    ),
     "layer norm of pyg, node": lambda: OnRows(pyg.LayerNorm(6, mode="node")),
     "layer norm of pyg, graph": lambda: OnRows(pyg.LayerNorm(6)),
     "pair norm": lambda: OnRows(pyg.PairNorm()),

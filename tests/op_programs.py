@@ -168,6 +168,9 @@ WRITES: dict[str, Expression] = {
     "columns by a list": lambda v: _written(v.h, _set((slice(None), [0, 2]), v.g[:, :2])),
     "index_fill of columns": lambda v: v.h.index_fill(1, torch.tensor([0, 2]), 3.0),
     "index_copy of columns": lambda v: v.h.index_copy(1, torch.tensor([0, 2]), v.g[:, :2]),
+    "index_copy of nodes by number": lambda v: v.h.clone().index_copy(
+        0, v.mask.nonzero().view(-1), v.g[v.mask.nonzero().view(-1)]
+    ),
     "scatter over features": lambda v: torch.zeros_like(v.h).scatter(1, v.y[:, None], 1.0) * v.h,
     "scatter_add over features": lambda v: v.h.scatter_add(1, v.y[:, None], v.g[:, :1]),
     "index_put with a condition on elements": lambda v: _written(v.h, _set(v.h.detach() > 0.3, 0.5)),

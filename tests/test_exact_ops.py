@@ -13,7 +13,7 @@ from op_programs import FAMILIES, Bundle
 from strategies import Case, cases, examples, fixed_case
 from torch import nn
 
-SIZE = 9
+SIZE = 20
 BUNDLES = {
     f"{family}: {', '.join(names[i : i + SIZE])}": [expressions[n] for n in names[i : i + SIZE]]
     for family, expressions in FAMILIES.items()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from equality import ROLES, Compilations, check_equal, distributed
 from hypothesis import given
 from models import OnGraph, OnRows, WithAttributes, WithWeights, Written, make, pyg
@@ -114,11 +115,42 @@ def test_a_cached_layer_is_refused() -> None:
         program_of(OnGraph(pyg.GCNConv(5, 4, cached=True)).double())
 
 
-def test_a_python_number_from_the_data_is_refused() -> None:
-    def forward(self, x: Tensor) -> Tensor:
-        return x * x.sum().item()
+def test_a_python_number_that_all_ranks_agree_on() -> None:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.lin(x)
+        table = torch.arange(int(mask.sum()) + 2, dtype=x.dtype)
+        return h * h.detach().sum().item() + table.mean() * float(h.detach().mean()) * h
 
-    with pytest.raises(UnsupportedOperation, match=r"aten\.item.*keep it a tensor"):
+    for parts in (1, 4):
+        check(model_of(forward), fixed_case(parts=parts))
+
+
+def test_a_python_number_of_one_rank_is_refused() -> None:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x * x[mask][:, 0].item()
+
+    with pytest.raises((CaptureError, UnsupportedOperation)):
+        program_of(model_of(forward))
+
+
+def test_regions_that_change_nothing_are_inlined() -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lin(x)
+        with torch.autocast("cpu", enabled=False):
+            h = h * self.weight
+            with torch.enable_grad():
+                h = h.tanh()
+        return torch.utils.checkpoint.checkpoint(self.out, h, use_reentrant=False)
+
+    check(model_of(forward), fixed_case(parts=4))
+
+
+def test_autocast_inside_forward_is_refused() -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.lin(x)
+
+    with pytest.raises(CaptureError, match="wrap_with_autocast"):
         program_of(model_of(forward))
 
 

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
         *("data", "data_files", "node_task"),
     },
     {"passes"},
-    {"printing", "names", "differ", "costs"},
+    {"printing", "names", "differ", "costs", "rules"},
     {"capture", "runtime", "arguments", "check"},
     {"api", "inspect_model", "training"},
     {"tools"},

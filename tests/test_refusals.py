@@ -138,12 +138,12 @@ def test_state_kept_between_calls_is_found_by_the_second_example() -> None:
     refused(Remembers(), graphshard.CaptureError, "output 0 differs", "escaped capture")
 
 
-def test_random_numbers_are_refused() -> None:
-    class Noise(nn.Module):
+def test_an_op_for_one_number_of_nodes_is_named() -> None:
+    class Fourier(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-            return x + torch.rand_like(x)
+            return torch.fft.fft(x, dim=0).real
 
-    refused(Noise(), graphshard.UnsupportedOperation, "rand_like", HERE)
+    refused(Fourier(), graphshard.CaptureError, "fft_fft works for some numbers of nodes", HERE, "Fourier")
 
 
 def test_a_running_sum_over_the_nodes_is_refused() -> None:

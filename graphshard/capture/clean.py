@@ -1,8 +1,8 @@
 """From an exported program to the graph that passes work on: functional, deduplicated, without asserts.
 
 - class losses become opaque ops, since their decomposition over masked rows fails;
-- ``torch.no_grad()`` regions are inlined with their inputs detached: decomposition would drop the region and
-  let gradients through (measured);
+- regions are inlined: of ``torch.no_grad()`` with their inputs detached, since decomposition would drop the
+  region and let gradients through (measured), of ``enable_grad`` and a disabled autocast as they are;
 - ``run_decompositions`` removes in-place ops, takes a few composite ops apart (composites.py) and keeps
   ``detach``. Never the core-ATen table: it turns ``detach`` into ``alias`` and doubles gradients silently
   (measured);
@@ -30,12 +30,12 @@ from graphshard.passes.source import where
 def prepare(exported: ExportedProgram) -> ExportedProgram:
     """Opaque losses, inlined no_grad regions, functional ops."""
     graph = exported.graph_module.graph
+    while regions := [n for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)]:
+        _inline_region(exported.graph_module, regions[0])
     for node in list(graph.nodes):
         if (opaque := OPAQUE.get(str(node.target))) is not None:
             namespace, name = opaque.split("::")
             node.target = getattr(getattr(torch.ops, namespace), name).default
-        elif isinstance(node.target, torch._ops.HigherOrderOperator):
-            _inline_region(exported.graph_module, node)
     exported.graph_module.recompile()
     with warnings.catch_warnings():
         # torch's own internals: copyreg of a deprecated pytree class.
@@ -45,25 +45,39 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
 
 
 def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
+    """Put the ops of a region in its place; without gradients, its inputs are detached."""
     name = str(node.target)
-    if name != "wrap_with_set_grad_enabled" or node.args[0] is not False:
+    if name == "wrap_with_set_grad_enabled":
+        enabled, attribute, *inputs = node.args
+    elif name == "wrap_with_autocast" and node.args[2] is False:
+        enabled, attribute, inputs = True, node.args[4], list(node.args[5:])
+    else:
         raise CaptureError(
-            f"the region {name} cannot be captured exactly{where(node)}; torch.no_grad() can: remove "
-            "autocast, checkpoint and enable_grad regions from forward"
+            f"the region {name} cannot be captured exactly{where(node)}; torch.no_grad(), torch.enable_grad() "
+            "and a disabled autocast can: cast the model and the data instead of using autocast in forward"
         )
-    body = getattr(module, str(node.args[1].target))  # type: ignore[union-attr]
-    inputs = list(node.args[2:])
+    body = getattr(module, str(attribute.target))  # type: ignore[union-attr]
+    if not enabled and any(isinstance(n.target, torch._ops.HigherOrderOperator) for n in body.graph.nodes):
+        raise CaptureError(
+            f"a region inside torch.no_grad() cannot be captured exactly{where(node)}; move it out"
+        )
     graph = node.graph
     mapping: dict[fx.Node, Any] = {}
     with graph.inserting_before(node):
         for inner in body.graph.nodes:
             if inner.op == "placeholder":
                 outer = inputs.pop(0)
-                mapping[inner] = _detached(graph, outer) if isinstance(outer, fx.Node) else outer
+                mapping[inner] = (
+                    _detached(graph, outer) if isinstance(outer, fx.Node) and not enabled else outer
+                )
             elif inner.op == "output":
                 results = [mapping[n] if isinstance(n, fx.Node) else n for n in inner.args[0]]
             else:
                 mapping[inner] = graph.node_copy(inner, lambda n: mapping[n])
+                if inner.op == "get_attr":  # the body of an inner region
+                    target = f"{attribute.target}_{inner.target}"  # type: ignore[union-attr]
+                    setattr(module, target, getattr(body, str(inner.target)))
+                    mapping[inner].target = target
     for user in list(node.users):
         assert user.target is operator.getitem
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]

@@ -51,8 +51,13 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         if op is not None and op in defaults:
             table[op] = defaults[op]
     aten = torch.ops.aten
-    own = {aten.instance_norm: instance_norm, aten.bilinear: bilinear, aten.copy: copy}
-    return table | {packet.default: function for packet, function in own.items()}
+    own: dict[Any, Callable[..., Any]] = {
+        aten.instance_norm: instance_norm,
+        aten.bilinear: bilinear,
+        aten.copy: copy,
+    }
+    table.update({packet.default: function for packet, function in own.items()})
+    return table
 
 
 def copy(self: Tensor, src: Tensor, _non_blocking: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import traceback
 
 from torch import nn
 
+from graphshard.capture.fixed_sizes import FixedSizeError
 from graphshard.errors import CaptureError
 
 
@@ -23,14 +24,30 @@ def explained(error: Exception, model: nn.Module) -> CaptureError:
             "tensor's value), so each rank could run another program; compute both sides and use torch.where"
             ", or pass sizes such as dim_size explicitly"
         )
-    elif "onstraint" in text and ("violated" in text or "pecializ" in text):
+    elif isinstance(error, FixedSizeError) and not error.args:
+        reason = (
+            "the model treats some number of nodes or edges in a special way, so one program cannot serve every "
+            "shard; write this step without a condition on sizes"
+        )
+    elif isinstance(error, FixedSizeError):
+        reason = (
+            f"{error} works for some numbers of nodes or edges only, so one program cannot serve every shard; "
+            "write this step with ops that take any number of rows"
+        )
+    elif is_fixed_size(error):
         reason = (
             "the model treats some number of nodes or edges in a special way, so one program cannot serve "
-            f"every shard: {first_line(error)}"
+            f"every shard: {first_line(error).partition(' For more information')[0]}"
         )
     else:
         reason = f"torch.export cannot capture it: {type(error).__name__}: {first_line(error)}"
     return CaptureError(f"cannot capture the model{place}: {reason}")
+
+
+def is_fixed_size(error: BaseException) -> bool:
+    """Whether torch.export says that a row count has to be the one of the example."""
+    text = str(error)
+    return "onstraint" in text and ("violated" in text or "pecializ" in text)
 
 
 def user_place(error: BaseException, model: nn.Module) -> str:

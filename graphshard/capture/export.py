@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.clean import prepare, tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
-from graphshard.capture.explain import explained, first_line, user_place
+from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
+from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
-from graphshard.capture.shims import symbolic_numbers
+from graphshard.capture.shims import capturable_forms, symbolic_numbers
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
 from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
@@ -67,6 +69,7 @@ class _Flat(nn.Module):
         super().__init__()
         self.model = model
         self.signature = signature
+        self.watch = False
         self.train(model.training)
         # train() reaches into the user's submodules: it must leave their own modes alone.
 
@@ -76,11 +79,12 @@ class _Flat(nn.Module):
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = self.signature.restore(flat)
-        if parameters := self.signature.restore_parameters(flat):
-            result = torch.func.functional_call(self.model, parameters, args, kwargs)
-        else:
-            result = self.model(*args, **kwargs)
-        leaves = pytree.tree_leaves(result)
+        with StopAtFixedSize(flat) if self.watch else contextlib.nullcontext():
+            if parameters := self.signature.restore_parameters(flat):
+                result = torch.func.functional_call(self.model, parameters, args, kwargs)
+            else:
+                result = self.model(*args, **kwargs)
+            leaves = pytree.tree_leaves(result)
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
@@ -152,24 +156,38 @@ def _shapes(signature: Signature, flat: Sequence[Tensor]) -> str:
 
 
 def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> ExportedProgram:
-    shapes = (dynamic_shapes(signature),)
     problem: Exception | None = None
     for strict in (False, True):
         try:
-            with (
-                _quiet(),
-                _pyg_without_segment_matmul(),
-                symbolic_numbers(flat_module.model),
-                torch.random.fork_rng(devices=[]),
-            ):
-                return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
+            return _export_once(flat_module, signature, flat, strict=strict)
         except GraphshardError:
             raise
         except Exception as error:
             # The first error speaks of the user's code; strict mode's often of dynamo.
             problem = problem or error
     assert problem is not None
+    if is_fixed_size(problem):
+        flat_module.watch = True
+        with contextlib.suppress(UserError):  # then nothing was found that says more
+            try:
+                _export_once(flat_module, signature, flat, strict=False)
+            except FixedSizeError as found:
+                problem = found
     raise explained(problem, flat_module.model) from problem
+
+
+def _export_once(
+    flat_module: _Flat, signature: Signature, flat: list[Tensor], *, strict: bool
+) -> ExportedProgram:
+    with (
+        _quiet(),
+        _pyg_without_segment_matmul(),
+        symbolic_numbers(flat_module.model),
+        capturable_forms(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        shapes = (dynamic_shapes(signature),)
+        return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
 
 
 def _to_program(exported: ExportedProgram, signature: Signature) -> Program:

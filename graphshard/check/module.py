@@ -35,7 +35,7 @@ class _NoDropout(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _FixedNumbers(TorchDispatchMode):
+class _FixedNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Random ops as if every uniform number were 0.5 and every normal one 0."""
 
     def __torch_dispatch__(
@@ -69,7 +69,7 @@ _UNIFORM = 0.5
 @contextmanager
 def without_dropout() -> Iterator[None]:
     """Run eager modules as if every dropout had p = 0, and with fixed random numbers."""
-    with _NoDropout(), _FixedNumbers():
+    with _NoDropout(), _FixedNumbers():  # type: ignore[no-untyped-call]
         yield
 
 

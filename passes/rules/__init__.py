@@ -1,14 +1,13 @@
 """Placement rules: one file for each family of ops, each with a literal table from op to rule.
 
 To add a rule, write a function ``rule(call) -> Placement`` in the file of its family and name the op in that
-file's ``RULES``. A rule says where the result's rows live, asks for the edits it needs, and refuses the rest.
+file's ``RULES``; users add theirs with ``graphshard.register_rule``. A rule says where the result's rows live,
+asks for the edits it needs, and refuses the rest.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-import torch
 
 from graphshard.passes.rules import (
     communication,
@@ -26,35 +25,36 @@ from graphshard.passes.rules import (
     write,
 )
 from graphshard.passes.rules.call import Rule
+from graphshard.passes.rules.registry import USER_RULES, name_of
 
-
-def name_of(target: Any) -> str:
-    """The key of a call target in the rule tables: ``aten.relu.default``, ``_operator.add``."""
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target)
-    module = getattr(target, "__module__", "") or ""
-    return f"{module}.{getattr(target, '__name__', target)}"
+FAMILIES = (
+    pointwise,
+    shape,
+    pieces,
+    create,
+    gather,
+    write,
+    scatter,
+    reduce,
+    matmul,
+    features,
+    training,
+    random,
+    communication,
+)
+"""In this order: ``write`` takes over some ops of ``scatter`` and passes on what it does not handle."""
 
 
 def find_rule(target: Any) -> Rule | None:
-    """The rule for a call target; None where there is none, and then the program is refused."""
+    """The rule for a call target, those of users first; None where there is none: the program is refused."""
     name = name_of(target)
-    for family in (
-        pointwise,
-        shape,
-        pieces,
-        create,
-        gather,
-        write,
-        scatter,
-        reduce,
-        matmul,
-        features,
-        training,
-        random,
-        communication,
-    ):
+    if name in USER_RULES:
+        return USER_RULES[name]
+    for family in FAMILIES:
         if name in family.RULES:
             rule: Rule = family.RULES[name]
             return rule
     return pointwise.find(target)
+
+
+__all__ = ["FAMILIES", "find_rule", "name_of"]

@@ -68,6 +68,17 @@ def scalar_tensor(call: Call) -> Placement:
     return replicated(0)
 
 
+def item(call: Call) -> Placement:
+    """``int(x.max()) + 1``, ``x.item()``: equal on every rank where the tensor is, and then a number like any."""
+    value = call.node.args[0]
+    if call.values(value).sharded:
+        call.refuse(
+            "turns rows that are spread over the ranks into a Python number, which would differ between the ranks",
+            "reduce them over all nodes first, as in x.sum().item()",
+        )
+    return Size()
+
+
 def sym_size(call: Call) -> Placement:
     """``x.size(dim)``: a count of rows where the dim is sharded, an ordinary int elsewhere."""
     placed = call.raw(call["self"])
@@ -152,6 +163,8 @@ RULES: dict[str, Rule] = {
     "aten.arange.default": arange,
     "aten.arange.start": arange,
     "aten.arange.start_step": arange,
+    "aten.item.default": item,
+    "aten._local_scalar_dense.default": item,
     "aten.scalar_tensor.default": scalar_tensor,
     "aten.sym_size.int": sym_size,
     "aten.sym_numel.default": sym_numel,

@@ -137,17 +137,6 @@ def along_features(call: Call) -> Placement:
     return tuple(placed.plain() for _ in value) if isinstance(value, (list, tuple)) else placed.plain()
 
 
-def item(call: Call) -> Placement:
-    """``x.item()``: a Python number decides what is computed next."""
-    placed = call.tensor(call.node.args[0])
-    call.refuse(
-        "turns a tensor into a Python number"
-        + (" that differs between the ranks" if placed.sharded else "")
-        + ", so the program would depend on the data",
-        "keep it a tensor",
-    )
-
-
 def _names(op: str, *overloads: str) -> list[str]:
     return [f"aten.{op}.{overload}" for overload in overloads]
 
@@ -221,6 +210,4 @@ RULES: dict[str, Rule] = {
         ],
         along_features,
     ),
-    "aten.item.default": item,
-    "aten._local_scalar_dense.default": item,
 }

@@ -14,7 +14,7 @@ from graphshard.passes.rules import scatter
 from graphshard.passes.rules.call import Call, Rule, same_rows
 from graphshard.passes.rules.gather import indexed_dims
 from graphshard.passes.rules.pointwise import broadcast_rows
-from graphshard.placement import Placed, Placement, Rows
+from graphshard.placement import Owned, Placed, Placement, Points, Rows
 
 
 def copy(call: Call) -> Placement:
@@ -69,9 +69,15 @@ def _same(call: Call, base: Placed, written: Placed, but: int | None) -> Placeme
 
 
 def index_fill(call: Call) -> Placement:
-    """``index_fill`` and ``index_copy`` along a whole dim."""
+    """``index_fill`` and ``index_copy`` along a whole dim, or of owned rows by their own numbers."""
     base, index = call.values("self"), call.tensor("index")
     dim = call.dim("dim", len(base.dims))
+    if base.dims[dim] == Owned() and index.points is Points.OWNED and "source" in call.args:
+        # A node's row is on this rank, and so is the row to write.
+        source = call.values("source")
+        if same_rows(call, [index, source], [0, dim]) is None or None in (index.dims[0], source.dims[dim]):
+            call.refuse("writes node rows from rows that every rank holds whole")
+        return Placed(base.dims)
     if base.dims[dim] is not None or index.sharded or index.points is not None:
         call.refuse("writes rows by number", "use torch.where with a mask, or x[mask] = value")
     if isinstance(call.get("value"), fx.Node) and call.tensor("value").sharded:
@@ -142,7 +148,7 @@ def _indexed_shape(call: Call, used: list[tuple[int, Any]]) -> tuple[Any, ...]:
     """The shape of ``self[indices]``."""
     shape = call.shape("self")
     dims = [d for d, _ in used]
-    block = list(torch.broadcast_shapes(*(call.shape(i) for _, i in used)))
+    block = list(torch.broadcast_shapes(*(call.shape(i) for _, i in used)))  # type: ignore[no-untyped-call]
     adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
     rest = [s for d, s in enumerate(shape) if d not in dims]
     at = dims[0] if adjacent else 0

@@ -53,9 +53,9 @@ def all_pairs_by_broadcast(self, x: Tensor) -> Tensor:
     return (x.unsqueeze(0) - x.unsqueeze(1)).sum(-1)
 
 
-@refused("aten.rrelu", "no placement rule")
-def random_activation(self, x: Tensor) -> Tensor:
-    return F.rrelu(x, training=True)
+@refused("aten.randperm", "shuffles rows")
+def shuffled_rows(self, x: Tensor) -> Tensor:
+    return x[torch.randperm(x.size(0))]
 
 
 # ---- shape ---------------------------------------------------------------------------------------------------
@@ -142,9 +142,16 @@ def permuted_edges(self, x: Tensor, edge_index: Tensor, edge_y: Tensor) -> Tenso
     return edge_y[edge_index[0]]
 
 
-@refused("aten.index", "several dims")
-def class_score_by_two_indices(self, x: Tensor, y: Tensor) -> Tensor:
-    return x[torch.arange(x.size(0)), y]
+@refused("aten.index_put", "by source node")
+def written_by_source_and_class(self, x: Tensor, edge_index: Tensor, edge_y: Tensor) -> Tensor:
+    y = x.clone()
+    y[edge_index[0], edge_y] = 1.0
+    return y
+
+
+@refused("aten.nonzero_numpy", "by their position")
+def numbers_of_kept_edges(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    return edge_index[:, (edge_index[0] != edge_index[1]).nonzero(as_tuple=True)[0]].sum()
 
 
 @refused("aten.embedding", "how often an index occurs")
@@ -243,9 +250,35 @@ def all_pairs_by_head(self, x: Tensor) -> Tensor:
 # ---- training ------------------------------------------------------------------------------------------------
 
 
-@refused("aten.instance_norm", "no placement rule")
-def instance_norm(self, x: Tensor) -> Tensor:
-    return F.instance_norm(x.t()[None])
+@refused("aten.scaled_dot_product_attention", "attend to every row")
+def attention_over_nodes(self, x: Tensor) -> Tensor:
+    q = self.lin(x)[None]
+    return F.scaled_dot_product_attention(q, q, q)
+
+
+@refused("aten.roll", "runs along the rows")
+def rolled_rows(self, x: Tensor) -> Tensor:
+    return x.roll(1, 0)
+
+
+@refused("aten.kthvalue", "runs along the rows")
+def second_largest_row(self, x: Tensor) -> Tensor:
+    return x.kthvalue(2, 0)[0]
+
+
+@refused("aten.einsum", "dense matrix")
+def gram_matrix_by_einsum(self, x: Tensor) -> Tensor:
+    return torch.einsum("nf,mf->nm", x, x).sum()
+
+
+@refused("aten.slice_scatter", "writes a slice of the rows")
+def written_slice_of_rows(self, x: Tensor) -> Tensor:
+    return torch.slice_scatter(x, self.table[:3, :5], 0, 0, 3)
+
+
+@refused("aten.lstm", "at random")
+def lstm_with_dropout(self, x: Tensor) -> Tensor:
+    return self.dropping(x[:, None])[0]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -255,6 +288,7 @@ def test_refused(name: str) -> None:
         FORWARDS[name],
         counted=nn.Embedding(4, 6, scale_grad_by_freq=True),
         sparse=nn.Embedding(4, 6, sparse=True),
+        dropping=nn.LSTM(5, 3, 2, dropout=0.5, batch_first=True),
     )
     model.table = nn.Parameter(torch.rand(40, 6, dtype=torch.float64))
     message = refusal(model)

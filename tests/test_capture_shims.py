@@ -1,0 +1,74 @@
+"""What capture replaces for a while: Python numbers of tensors, and layers that look at the data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from equality import check_equal
+from models import make, pyg
+from programs import model_of, program_of
+from strategies import fixed_case
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphshard.capture import shims
+from graphshard.errors import UnsupportedOperation
+
+
+def test_names_are_given_back() -> None:
+    forward, before = _BatchNorm.forward, dict(globals())
+    with shims.symbolic_numbers(pyg.GCNConv(2, 2)), shims.capturable_forms():
+        from torch_geometric.utils import num_nodes
+
+        assert vars(num_nodes)["int"] is not int
+        assert _BatchNorm.forward is not forward
+    assert "int" not in vars(num_nodes)
+    assert _BatchNorm.forward is forward
+    assert globals() == before
+
+
+def test_the_shims_are_still_types() -> None:
+    class Mine(nn.Module):
+        pass
+
+    with shims.symbolic_numbers(Mine()):
+        assert isinstance(3, int)
+        assert not isinstance("3", int)
+        assert isinstance(2.5, float)
+        assert issubclass(bool, int)
+        assert int("101", 2) == 5
+        assert int(torch.tensor(7)) == 7
+        assert float("inf") > float(torch.tensor(2.5)) == 2.5
+
+
+def test_a_size_from_the_data_is_the_same_on_all_ranks() -> None:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        count = int(mask.sum()) + 1
+        return self.lin(x) * torch.ones(count, dtype=x.dtype).sum() / float(count)
+
+    for parts in (1, 4):
+        case = fixed_case(parts=parts)
+        check_equal(model_of(forward), case.tensors, case.assignment, parts)
+
+
+def test_a_number_of_nodes_from_an_index_is_refused() -> None:
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        count = int((edge_index[1] * 0 + 40).sum())  # more than there are nodes
+        return torch.zeros(count, 5, dtype=x.dtype).index_add(0, edge_index[1], x[edge_index[0]])
+
+    with pytest.raises(UnsupportedOperation, match="size it with num_nodes"):
+        program_of(model_of(forward))
+
+
+@pytest.mark.parametrize("sizes", [(6,), (6, 6)])
+def test_layers_by_type_without_sorting(sizes: tuple[int, ...]) -> None:
+    layers = make(lambda: nn.ModuleList(pyg.HeteroLinear(a, 6, 4, bias=i == 0) for i, a in enumerate(sizes)))
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        h = self.lin(x)
+        for layer in self.layers:
+            h = layer(h, z).tanh()
+        return h
+
+    case = fixed_case(parts=4)
+    check_equal(model_of(forward, layers=layers), case.tensors, case.assignment, case.parts)
