@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from graphshard.capture.clean import prepare, tidy
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
+from graphshard.capture.hetero_linear import by_masks
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Input, Output, Program
@@ -150,7 +151,7 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
     problem: Exception | None = None
     for strict in (False, True):
         try:
-            with _quiet(), _pyg_without_segment_matmul(), torch.random.fork_rng(devices=[]):
+            with _quiet(), _pyg_without_segment_matmul(), by_masks(), torch.random.fork_rng(devices=[]):
                 return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
         except GraphshardError:
             raise
