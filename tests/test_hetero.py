@@ -161,7 +161,9 @@ def test_verify_compares_the_rows_of_every_type() -> None:
         "author": 9,
         "venue": 4,
     }
-    assert sum(row.kind == "halo sync" for row in report.rows) == 6  # each type's features, then their hidden rows
+    assert (
+        sum(row.kind == "halo sync" for row in report.rows) == 6
+    )  # each type's features, then their hidden rows
 
 
 def test_three_edge_types_over_one_node_type() -> None:

@@ -17,8 +17,15 @@ from unittest import mock
 
 from torch import Tensor
 
+from graphshard.errors import CaptureError
+
 
 def _forward(self: Any, x: Tensor, type_vec: Tensor) -> Tensor:
+    if self.is_sorted:
+        raise CaptureError(
+            "HeteroLinear with is_sorted=True relies on the order of its rows, which a partition changes: set "
+            "is_sorted=False"
+        )
     out = x.new_zeros(x.size(0), self.out_channels)
     for number in range(self.num_types):
         of_type = type_vec == number
