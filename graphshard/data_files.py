@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import DataError
-from graphshard.graphdata import GraphData
-from graphshard.node_task import EDGE_KEYS, MASKS, from_tensors
+from graphshard.graphdata import GraphData, as_graph_data
+from graphshard.node_task import EDGE_KEYS, MASKS, from_tensors, hetero_task
 
 _NPZ_KEYS = {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
 _PLANETOID_PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
@@ -92,7 +92,7 @@ def read_planetoid(options: Options) -> GraphData:
 
 
 def read_torch(options: Options) -> GraphData:
-    """``PATH.pt``: a PyG ``Data`` or a dict of tensors; read without running code unless ``trust=1``."""
+    """``PATH.pt``: a PyG ``Data``, ``HeteroData`` or dict of tensors; read without running code unless ``trust=1``."""
     seed, trust = options.read(seed=0, trust=0)
     path = _existing(options.argument)
     try:
@@ -114,11 +114,13 @@ def read_torch(options: Options) -> GraphData:
         raise DataError(
             f"{path} holds a {type(data).__name__} (a dataset of many graphs?): save one Data object"
         )
+    if any(base.__name__ == "HeteroData" for base in type(data).__mro__):
+        return hetero_task(data, path.stem, seed)
     values = data.to_dict() if hasattr(data, "to_dict") else data
     if not isinstance(values, Mapping):
         raise DataError(f"{path} holds a {type(data).__name__}, not a PyG Data or a dict of tensors")
     if any(isinstance(value, Mapping) for value in values.values()):
-        raise DataError(f"{path} holds a heterogeneous graph, which is not supported yet")
+        return replace(as_graph_data(values), name=path.stem)
     tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
     return from_tensors(tensors, path.stem, seed)
 
@@ -134,9 +136,14 @@ def _import_pyg(module: str) -> Any:
 
 
 def _pyg_classes() -> list[Any]:
-    """What a pickled ``Data`` is made of, all of it plain data; other PyG versions lack some of it."""
+    """What a pickled ``Data`` or ``HeteroData`` is made of, all of it plain data; other versions lack some."""
     data, storage = _import_pyg("torch_geometric.data.data"), _import_pyg("torch_geometric.data.storage")
-    names = ((data, "Data"), (data, "DataEdgeAttr"), (data, "DataTensorAttr"), (storage, "GlobalStorage"))
+    hetero = _import_pyg("torch_geometric.data.hetero_data")
+    names = (
+        *((data, name) for name in ("Data", "DataEdgeAttr", "DataTensorAttr")),
+        *((hetero, name) for name in ("HeteroData",)),
+        *((storage, name) for name in ("GlobalStorage", "BaseStorage", "NodeStorage", "EdgeStorage")),
+    )
     return [getattr(module, name) for module, name in names if hasattr(module, name)]
 
 

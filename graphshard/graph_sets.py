@@ -110,7 +110,7 @@ def _find_graph(tensors: Mapping[str, Tensor], members: Members) -> None:
 
 
 def _untyped_indices(raw: RawGraph, members: Members) -> None:
-    """The first edge index is the graph; one that is equal is the same; any other is a set of its own."""
+    """The first edge index is the graph; any other is a set of its own, unless it is the same one again."""
     main = next((n for n, m in members.items() if m.role is Role.EDGE_INDEX and not m.of), None)
     for name, value in raw.tensors.items():
         member = members.get(name)
@@ -118,10 +118,20 @@ def _untyped_indices(raw: RawGraph, members: Members) -> None:
             member = Member(Role.PAIRS)
         if member is None or not member.role.is_index or member.of or name == main:
             continue
-        if main is not None and torch.equal(value, raw.tensors[main]) and member.ends is None:
+        if main is not None and member.ends is None and _same(value, raw.tensors[main], member):
             members[name] = members[main]
         else:
             members[name] = replace(member, of=name)
+
+
+def _same(value: Tensor, main: Tensor, member: Member) -> bool:
+    """Whether a second index is the graph again: the same memory, or equal where the user says so of both.
+
+    Equal numbers alone say nothing: what is inferred must not depend on them.
+    """
+    if member.role is Role.PAIRS:
+        return value.numel() > 0 and value.data_ptr() == main.data_ptr() and value.shape == main.shape
+    return torch.equal(value, main)
 
 
 def _other_rows(raw: RawGraph, members: Members, name: str) -> bool:

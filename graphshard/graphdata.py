@@ -139,7 +139,7 @@ def _sizes(raw: RawGraph, graph: GraphData) -> Sizes:
     nodes = {}
     for name in graph.schema.nodes:
         lowest = 0
-        for edge_set in graph.schema.edges:
+        for edge_set in graph.schema.messages:
             for row, end in enumerate((edge_set.source, edge_set.destination)):
                 if end == name and counts[edge_set.name]:
                     lowest = max(lowest, int(edges[edge_set.name][row].max()) + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,26 @@ def from_tensors(tensors: dict[str, Tensor], name: str, seed: int, num_classes: 
     skipped = {"x", "y", "edge_index", "split", *MASKS}
     more = {key: value for key, value in tensors.items() if key not in skipped}
     return node_task(name, x.float(), edges, y, masks, more=more, num_classes=num_classes)
+
+
+def hetero_task(data: Any, name: str, seed: int) -> GraphData:
+    """A PyG ``HeteroData``: float32 features; node types with labels ``y`` but no masks are split 60/20/20."""
+    data = copy.copy(data)
+    classes = 0
+    for node_type in data.node_types:
+        store = data[node_type]
+        if "x" in store:
+            store.x = store.x.float()
+            broken = store.x.isnan().flatten(1).any(dim=1).nonzero()
+            if broken.numel() > 0:
+                raise DataError(f"x of {node_type!r} in {name} holds NaN at row {int(broken[0])}")
+        if "y" in store and store.y.dim() == 1:
+            store.y = _checked_labels(store.y, f"{name}, {node_type!r}", 0)
+            classes = max(classes, int(store.y.max()) + 1 if store.y.numel() else 0)
+            if "train_mask" not in store:
+                for mask, kept in random_split(store.y.numel(), seed).items():
+                    store[mask] = kept
+    return replace(as_graph_data(data), num_classes=classes, name=name)
 
 
 def _degree_features(edges: Tensor, num_nodes: int) -> Tensor:

@@ -102,7 +102,7 @@ def train(
         DataError: there is nothing to train on.
         GraphshardError: the model is refused.
     """
-    task = _Task(lambda: model(shard), shard.tensors, lambda losses: mean(losses, model._group))
+    task = _Task(lambda: model(shard), *labelled(shard), lambda losses: mean(losses, model._group))
     return _run(model, task, recipe, on_epoch, model.group_name)
 
 
@@ -111,20 +111,34 @@ def train_eagerly(
 ) -> History:
     """Train an untouched module on the shard of a single rank, with nothing but PyTorch."""
     args, kwargs = from_shard(model, whole)
-    task = _Task(lambda: model(*args, **kwargs), whole.tensors, torch.mean)
+    task = _Task(lambda: model(*args, **kwargs), *labelled(whole), torch.mean)
     return _run(model, task, recipe, on_epoch, "")
+
+
+def labelled(shard: Shard) -> tuple[str, Mapping[str, Tensor]]:
+    """The one node type that has labels ``y``, and its tensors by attribute; ``""`` in a homogeneous graph."""
+    if shard.schema.homogeneous:
+        return "", shard.tensors
+    types = [str(p[1]) for p in shard.paths.values() if p[0] in ("y", "y_dict") and p[1] in shard.node_sets]
+    return (types[0], shard[types[0]].tensors) if len(types) == 1 else ("", {})
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is trained: a forward, the labels, and what the mean over all nodes is."""
+    """What is trained: a forward, the node type with labels and its tensors, what the mean over all nodes is."""
 
     forward: Callable[[], Any]
+    node_type: str
     tensors: Mapping[str, Tensor]
     mean: Callable[[Tensor], Tensor]
 
-    def loss(self) -> Tensor:
+    def _output(self) -> Any:
+        """What forward returns; of a dict, the part of the labelled node type."""
         out = self.forward()
+        return out.get(self.node_type) if isinstance(out, dict) else out
+
+    def loss(self) -> Tensor:
+        out = self._output()
         if not isinstance(out, Tensor) or not out.is_floating_point():
             raise DataError("forward must return logits [N, classes], or the loss as a scalar")
         if out.dim() == 0:
@@ -136,7 +150,7 @@ class _Task:
 
     def hits(self) -> list[tuple[int, int]] | None:
         """(right, all) among this rank's nodes of each split; None where there are no logits."""
-        out = self.forward()
+        out: Tensor = self._output()
         if out.dim() == 0:
             return None
         right = out.argmax(dim=-1) == self._labels(out)
@@ -145,7 +159,9 @@ class _Task:
 
     def _labels(self, out: Tensor) -> Tensor:
         if "y" not in self.tensors:
-            raise DataError("the data has no labels y to train on")
+            raise DataError(
+                "the data has no labels y to train on, or several node types have: return the loss from forward"
+            )
         y = self.tensors["y"]
         if out.dim() != 2 or out.size(0) != y.size(0):
             raise DataError(

@@ -125,7 +125,8 @@ def run_rank(job: Job, folder: str) -> list[Trained] | None:
     done = []
     for run in job.runs:
         target = _fitted(run.target, shard, group)
-        model = target().to(device=shard.node_ids.device, dtype=job.dtype)
+        device = next(iter(shard.node_sets.values())).owned_ids.device
+        model = target().to(device=device, dtype=job.dtype)
         for value in model.state_dict().values():
             # Equal already where making the model is deterministic; a user's code may not be.
             dist.broadcast(value.detach(), 0)

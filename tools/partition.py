@@ -49,6 +49,10 @@ def partition(
         f"halo nodes    {report.halo_nodes} (each node is held {report.replication_factor:.2f} times)",
         f"balance       nodes {report.node_balance:.2f}, edges {report.edge_balance:.2f} "
         "(largest part over mean)",
+        *(
+            f"  {name:<12}{sum(counts)} nodes, balance {report.balance_by_type[name]:.2f}"
+            for name, counts in report.owned_by_type.items()
+        ),
         table(report),
         *([f"written to {out}"] if out else []),
     )

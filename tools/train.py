@@ -130,7 +130,7 @@ def _compare(job: Job, results: list[Trained], graph: GraphData, shards: Path | 
     if shards is not None:
         manifest = read_manifest(shards)
         sizes = (manifest["num_nodes"], manifest["num_edges"])
-        if sizes != (graph.num_nodes, graph.edges().size(1)):
+        if sizes != (graph.num_nodes, graph.num_edges):
             raise DataError(f"{shards} holds another graph ({sizes[0]} nodes, {sizes[1]} edges) than DATA")
     found = []
     for result in results:

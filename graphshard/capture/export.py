@@ -23,6 +23,7 @@ from graphshard.capture.clean import prepare, tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
+from graphshard.capture.hetero_linear import by_masks
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.capture.shims import capturable_forms, symbolic_numbers
 from graphshard.errors import CaptureError, GraphshardError
@@ -184,6 +185,7 @@ def _export_once(
         _pyg_without_segment_matmul(),
         symbolic_numbers(flat_module.model),
         capturable_forms(),
+        by_masks(),
         torch.random.fork_rng(devices=[]),
     ):
         shapes = (dynamic_shapes(signature),)
