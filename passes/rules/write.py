@@ -72,7 +72,8 @@ def index_fill(call: Call) -> Placement:
     """``index_fill`` and ``index_copy`` along a whole dim, or of owned rows by their own numbers."""
     base, index = call.values("self"), call.tensor("index")
     dim = call.dim("dim", len(base.dims))
-    if base.dims[dim] == Owned() and index.points is Points.OWNED and "source" in call.args:
+    rows = base.dims[dim]
+    if isinstance(rows, Owned) and index.points == Points(rows.nodes) and "source" in call.args:
         # A node's row is on this rank, and so is the row to write.
         source = call.values("source")
         if same_rows(call, [index, source], [0, dim]) is None or None in (index.dims[0], source.dims[dim]):
