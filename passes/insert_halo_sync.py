@@ -90,11 +90,18 @@ def _with_halo(example: Any) -> Any:
 def _written_halo(node: fx.Node, placements: Mapping[fx.Node, Placement]) -> Halo:
     """The rows that a scatter by source writes into."""
     call = Call(node, placements, [])
-    index = call.tensor(call["arg2"] if node.target is local_ops.scatter_extreme else "index")
-    points = reach(index.points)
+    points = reach(call.tensor(_index_of(call)).points)
     assert points is not None
     assert isinstance(points.rows, Halo)
     return points.rows
+
+
+def _index_of(call: Call) -> fx.Node:
+    if call.node.target is local_ops.scatter_extreme:
+        return call["arg2"]  # type: ignore[no-any-return]
+    if "indices" in call.args:  # index_put: whole rows are written through one index
+        return next(index for index in call["indices"] if index is not None)  # type: ignore[no-any-return]
+    return call["index"]  # type: ignore[no-any-return]
 
 
 def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:

@@ -5,32 +5,28 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from graphshard.capture.clean import prepare, tidy, unpack_constant_indices
-from graphshard.capture.examples import Signature, TensorSpec, dynamic_shapes, example_inputs, sizes_for
+from graphshard.capture.clean import prepare
+from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.hetero_linear import by_masks
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.capture.shims import capturable_forms, symbolic_numbers
+from graphshard.capture.to_program import to_program
 from graphshard.errors import CaptureError, GraphshardError
-from graphshard.passes.base import Input, Output, Program
-from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
-from graphshard.roles import Role
-from graphshard.sets import Schema
+from graphshard.passes.base import Program
 
 
 @dataclass
@@ -105,7 +101,7 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
         result = run_eagerly(model, signature, flat)
     exported = _export(_Flat(model, signature), signature, flat)
     try:
-        program = _to_program(prepare(exported), signature)
+        program = to_program(prepare(exported), signature)
     except GraphshardError:
         raise
     except Exception as error:
@@ -190,111 +186,6 @@ def _export_once(
     ):
         shapes = (dynamic_shapes(signature),)
         return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
-
-
-def _to_program(exported: ExportedProgram, signature: Signature) -> Program:
-    unpack_constant_indices(exported)
-    module = tidy(exported.graph_module)
-    inputs, constants = [], {}
-    arguments = iter(range(1 << 20))
-    for spec in exported.graph_signature.input_specs:
-        name = getattr(spec.arg, "name", "")
-        target = (spec.target or "").removeprefix("model.")
-        if spec.kind is InputKind.PARAMETER:
-            inputs.append(Input(name, "parameter", target))
-        elif spec.kind is InputKind.BUFFER:
-            inputs.append(Input(name, "buffer", target))
-        elif spec.kind is InputKind.CONSTANT_TENSOR:
-            inputs.append(Input(name, "constant", str(spec.target)))
-            constants[str(spec.target)] = exported.constants[str(spec.target)].detach()
-        elif spec.kind is InputKind.USER_INPUT:
-            inputs.append(Input(name, "user", str(next(arguments))))
-        else:
-            raise CaptureError(f"the model holds a {spec.kind.name}, which cannot be captured")
-    outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
-    program = Program(module, inputs, outputs, constants)
-    _place_inputs(program, signature)
-    _name_inputs(program, signature)
-    program.inputs = [_as_parameter(spec, signature) for spec in program.inputs]
-    for node in module.graph.nodes:
-        _strip_wrapper(node)
-    return program
-
-
-def _as_parameter(spec: Input, signature: Signature) -> Input:
-    """A flat input behind the arguments is a node parameter."""
-    first = sum(argument.width for argument in signature.arguments)
-    if spec.kind != "user" or int(spec.target) < first:
-        return spec
-    return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
-
-
-def _output(spec: Any) -> Output:
-    if spec.kind is OutputKind.USER_OUTPUT:
-        return Output("user", "")
-    if spec.kind is OutputKind.BUFFER_MUTATION:
-        return Output("buffer", spec.target.removeprefix("model."))
-    raise CaptureError(
-        f"forward writes into {spec.target or 'one of its arguments'} ({spec.kind.name}): work on a copy"
-    )
-
-
-def _place_inputs(program: Program, signature: Signature) -> None:
-    placed = [p for spec in signature.tensors for p in _placements(spec, signature.schema)]
-    for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
-        assert spec.name == node.name
-        value = node.meta.get("val")
-        if spec.kind == "user":
-            node.meta["placement"] = placed[int(spec.target)]
-        elif isinstance(value, Tensor):
-            node.meta["placement"] = replicated(value.dim())
-
-
-def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
-    rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
-    if spec.role is Role.NODE:
-        return [Placed((Owned(spec.of), *rest))]
-    if spec.role is Role.REPLICATED:
-        return [Placed(rest)]
-    rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
-    if spec.role is Role.EDGE:
-        return [Placed((rows, *rest))]
-    source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
-    if spec.role is Role.ADJACENCY:
-        return [Placed((None, rows), points=(destination, source)), Placed((rows,))]
-    return [Placed((None, rows), points=(source, destination))]
-
-
-def _name_inputs(program: Program, signature: Signature) -> None:
-    """Placeholders named as the user names their values: ``x``, ``conv1_lin_weight``."""
-    flat = [
-        f"{name}_{part}" if part else name
-        for name, leaf in zip(signature.names, signature.leaves, strict=True)
-        if isinstance(leaf, TensorSpec)
-        for part in (("index", "values") if leaf.width == 2 else ("",))
-    ]
-    flat += [name for name, _ in signature.parameters]
-    for i, (spec, node) in enumerate(
-        zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
-    ):
-        wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
-        node._rename(re.sub(r"\W+", "_", wanted.rstrip("]')")))
-        node.target = node.name
-        program.inputs[i] = replace(spec, name=node.name)
-    program.module.recompile()
-
-
-def _strip_wrapper(node: fx.Node) -> None:
-    """Module paths as the user knows them, without the flat wrapper."""
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return
-    kept = {}
-    for key, (path, cls) in stack.items():
-        if path == "":
-            continue
-        kept[key] = ("" if path == "model" else path.removeprefix("model."), cls)
-    node.meta["nn_module_stack"] = kept
 
 
 @contextlib.contextmanager

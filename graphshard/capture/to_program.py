@@ -1,0 +1,129 @@
+"""From an exported graph to a program: what each placeholder stands for, its placement and its name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from graphshard.capture.clean import tidy, unpack_constant_indices
+from graphshard.capture.examples import Signature, TensorSpec
+from graphshard.errors import CaptureError
+from graphshard.passes.base import Input, Output, Program
+from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.roles import Role
+from graphshard.sets import Schema
+
+
+def to_program(exported: ExportedProgram, signature: Signature) -> Program:
+    """The exported graph as the passes see it: tidy, inputs placed and named as the user names them.
+
+    Raises:
+        CaptureError: the module holds, or writes into, what a program cannot.
+    """
+    unpack_constant_indices(exported)
+    module = tidy(exported.graph_module)
+    inputs, constants = [], {}
+    arguments = iter(range(1 << 20))
+    for spec in exported.graph_signature.input_specs:
+        name = getattr(spec.arg, "name", "")
+        target = (spec.target or "").removeprefix("model.")
+        if spec.kind is InputKind.PARAMETER:
+            inputs.append(Input(name, "parameter", target))
+        elif spec.kind is InputKind.BUFFER:
+            inputs.append(Input(name, "buffer", target))
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            inputs.append(Input(name, "constant", str(spec.target)))
+            constants[str(spec.target)] = exported.constants[str(spec.target)].detach()
+        elif spec.kind is InputKind.USER_INPUT:
+            inputs.append(Input(name, "user", str(next(arguments))))
+        else:
+            raise CaptureError(f"the model holds a {spec.kind.name}, which cannot be captured")
+    outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
+    program = Program(module, inputs, outputs, constants)
+    _place_inputs(program, signature)
+    _name_inputs(program, signature)
+    program.inputs = [_as_parameter(spec, signature) for spec in program.inputs]
+    for node in module.graph.nodes:
+        _strip_wrapper(node)
+    return program
+
+
+def _as_parameter(spec: Input, signature: Signature) -> Input:
+    """A flat input behind the arguments is a node parameter."""
+    first = sum(argument.width for argument in signature.arguments)
+    if spec.kind != "user" or int(spec.target) < first:
+        return spec
+    return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
+
+
+def _output(spec: Any) -> Output:
+    if spec.kind is OutputKind.USER_OUTPUT:
+        return Output("user", "")
+    if spec.kind is OutputKind.BUFFER_MUTATION:
+        return Output("buffer", spec.target.removeprefix("model."))
+    raise CaptureError(
+        f"forward writes into {spec.target or 'one of its arguments'} ({spec.kind.name}): work on a copy"
+    )
+
+
+def _place_inputs(program: Program, signature: Signature) -> None:
+    placed = [p for spec in signature.tensors for p in _placements(spec, signature.schema)]
+    for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
+        assert spec.name == node.name
+        value = node.meta.get("val")
+        if spec.kind == "user":
+            node.meta["placement"] = placed[int(spec.target)]
+        elif isinstance(value, Tensor):
+            node.meta["placement"] = replicated(value.dim())
+
+
+def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
+    rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
+    if spec.role is Role.NODE:
+        return [Placed((Owned(spec.of), *rest))]
+    if spec.role is Role.REPLICATED:
+        return [Placed(rest)]
+    rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
+    if spec.role is Role.EDGE:
+        return [Placed((rows, *rest))]
+    source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
+    if spec.role is Role.ADJACENCY:
+        return [Placed((None, rows), points=(destination, source)), Placed((rows,))]
+    return [Placed((None, rows), points=(source, destination))]
+
+
+def _name_inputs(program: Program, signature: Signature) -> None:
+    """Placeholders named as the user names their values: ``x``, ``conv1_lin_weight``."""
+    flat = [
+        f"{name}_{part}" if part else name
+        for name, leaf in zip(signature.names, signature.leaves, strict=True)
+        if isinstance(leaf, TensorSpec)
+        for part in (("index", "values") if leaf.width == 2 else ("",))
+    ]
+    flat += [name for name, _ in signature.parameters]
+    for i, (spec, node) in enumerate(
+        zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
+    ):
+        wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
+        node._rename(re.sub(r"\W+", "_", wanted.rstrip("]')")))
+        node.target = node.name
+        program.inputs[i] = replace(spec, name=node.name)
+    program.module.recompile()
+
+
+def _strip_wrapper(node: fx.Node) -> None:
+    """Module paths as the user knows them, without the flat wrapper."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return
+    kept = {}
+    for key, (path, cls) in stack.items():
+        if path == "":
+            continue
+        kept[key] = ("" if path == "model" else path.removeprefix("model."), cls)
+    node.meta["nn_module_stack"] = kept
