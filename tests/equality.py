@@ -256,7 +256,12 @@ def _scale(t: Tensor) -> float:
     return max(float(t.max()), 1e-30) if t.numel() else 1.0
 
 
-def assert_equal(got: dict[str, Tensor | None], expected: dict[str, Tensor | None], tolerance: float) -> None:
+def assert_equal(
+    got: dict[str, Tensor | None],
+    expected: dict[str, Tensor | None],
+    tolerance: float,
+    least: float = 0.0,
+) -> None:
     """Every value equal to ``tolerance`` relative to its largest entry, with NaN in the same places."""
     assert list(got) == list(expected)
     magnitude = max(
@@ -280,7 +285,7 @@ def assert_equal(got: dict[str, Tensor | None], expected: dict[str, Tensor | Non
         difference = (value.double().nan_to_num(0, 0, 0) - reference.double().nan_to_num(0, 0, 0)).abs()
         worst = float(difference.max()) if difference.numel() else 0.0
         # A gradient that is 0 but for rounding is compared with the size of the other gradients.
-        floor = 1e-3 * magnitude if "gradient" in what else 0.0
+        floor = max(least, 1e-3 * magnitude if "gradient" in what else 0.0)
         loose = 1e5 if reference.dtype == torch.float32 else 1.0
         assert worst <= loose * tolerance * max(_scale(reference), floor), f"{what} is off by {worst}"
 
@@ -296,6 +301,7 @@ def check_equal(
     backwards: int = 1,
     one_rank: bool = False,
     tolerance: float = TOLERANCE,
+    least: float = 0.0,
 ) -> None:
     """Assert that ``parts`` ranks compute what one machine does.
 
@@ -309,6 +315,7 @@ def check_equal(
         backwards: forwards and backwards before gradients are compared.
         one_rank: compare with the program on one rank instead of the eager module: with dropout.
         tolerance: relative to the largest entry of each tensor.
+        least: or to this size where a tensor's entries are smaller: it may be 0 on paper.
     """
     compilations = Compilations() if compilations is None else compilations
     state = {n: t.clone() for n, t in model.state_dict().items()}
@@ -319,7 +326,7 @@ def check_equal(
     else:
         floats = [k for k, t in zip(kinds, _kept_outputs(got), strict=True) if t.is_floating_point()]
         expected = single_machine(model, tensors, floats, loss, backwards)
-    assert_equal(got, expected, tolerance)
+    assert_equal(got, expected, tolerance, least)
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), f"{name} of the user's module changed"
 

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphshard.capture import shims
+from graphshard.capture.layers import capturable_layers
 from graphshard.errors import UnsupportedOperation
 
 
 def test_names_are_given_back() -> None:
     forward, before = _BatchNorm.forward, dict(globals())
-    with shims.symbolic_numbers(pyg.GCNConv(2, 2)), shims.capturable_forms():
+    with shims.symbolic_numbers(pyg.GCNConv(2, 2)), capturable_layers():
         from torch_geometric.utils import num_nodes
 
         assert vars(num_nodes)["int"] is not int
@@ -72,3 +73,15 @@ def test_layers_by_type_without_sorting(sizes: tuple[int, ...]) -> None:
 
     case = fixed_case(parts=4)
     check_equal(model_of(forward, layers=layers), case.tensors, case.assignment, case.parts)
+
+
+def test_a_layer_by_type_that_relies_on_sorted_rows() -> None:
+    """Sorted on one machine; on a rank the rows of the first kind may follow some of the second."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        kinds = torch.cat([torch.zeros_like(edge_index[0]), torch.ones_like(edge_index[0])])
+        return self.typed(torch.cat([x[edge_index[0]], x[edge_index[1]]]), kinds).tanh().sum(0)
+
+    case = fixed_case(parts=3)
+    typed = make(lambda: pyg.HeteroLinear(5, 4, 2, is_sorted=True))
+    check_equal(model_of(forward, typed=typed), case.tensors, case.assignment, case.parts)

@@ -101,6 +101,20 @@ class Transformed(nn.Module):
         return self.gnn(self.lin(x_dict), edge_index_dict)
 
 
+class Transformer(nn.Module):
+    """PyG's example hgt_dblp.py: a linear layer for each type, two HGT layers, the second with a skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = pyg.HeteroDictLinear({"paper": 5, "author": 4, "venue": 3}, 4)
+        metadata = (["paper", "author", "venue"], list(EDGE_TYPES))
+        self.first, self.second = pyg.HGTConv(4, 6, metadata, heads=2), pyg.HGTConv(6, 6, metadata, heads=3)
+
+    def forward(self, x_dict: Types, edge_index_dict: Edges) -> Types:
+        h = {name: x.relu() for name, x in self.lin(x_dict).items()}
+        return self.second(self.first(h, edge_index_dict), edge_index_dict)
+
+
 class BySource(nn.Module):
     """Written by hand: a scatter by source (out-degrees), ids compared across types, a mean over one type."""
 
@@ -122,6 +136,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "HeteroConv": Convs,
     "attributes, loss": WithAttributes,
     "to_hetero": Transformed,
+    "HGT": Transformer,
     "by source": BySource,
 }
 

@@ -23,7 +23,7 @@ COMPOSITE = (
     # losses
     "kl_div", "pairwise_distance", "cosine_embedding_loss", "margin_ranking_loss",
     "triplet_margin_loss",
-    "hinge_embedding_loss", "poisson_nll_loss", "multilabel_margin_loss",
+    "hinge_embedding_loss", "poisson_nll_loss",
     # shapes
     "tile", "movedim.intlist", "movedim.int", "swapaxes", "swapdims", "hsplit.int", "hsplit.array",
     "vsplit.int", "dsplit.int",
@@ -35,7 +35,6 @@ COMPOSITE = (
     "unflatten.int", "flatten_dense_tensors", "block_diag", "moveaxis.int", "moveaxis.intlist",
     # arithmetic
     "floor_divide", "trapezoid.dx", "trapezoid.x", "cumulative_trapezoid.dx", "nanmean",
-    "take_along_dim",
     "linalg_matrix_power", "special_logsumexp", "special_softmax", "special_log_softmax",
     "special_expit",
 )  # fmt: skip

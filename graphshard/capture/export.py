@@ -21,9 +21,10 @@ from graphshard.capture.clean import prepare
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
-from graphshard.capture.hetero_linear import by_masks
+from graphshard.capture.functions import capturable_functions
+from graphshard.capture.layers import capturable_layers
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
-from graphshard.capture.shims import capturable_forms, symbolic_numbers
+from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.passes.base import Program
@@ -180,8 +181,8 @@ def _export_once(
         _quiet(),
         _pyg_without_segment_matmul(),
         symbolic_numbers(flat_module.model),
-        capturable_forms(),
-        by_masks(),
+        capturable_layers(),
+        capturable_functions(),
         torch.random.fork_rng(devices=[]),
     ):
         shapes = (dynamic_shapes(signature),)

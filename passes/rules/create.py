@@ -119,8 +119,23 @@ def add_sizes(call: Call) -> Placement:
     return Size(tuple(sorted(parts, key=str)))
 
 
+MANY = 16
+"""A count times more than this is read as a number: hardly the size of so many tensors joined."""
+
+
+def multiplied_size(call: Call) -> Placement:
+    """``2 * n`` counts the rows of ``cat([x, x])``; a count times anything else is a number."""
+    values = sorted((call["arg0"], call["arg1"]), key=lambda v: isinstance(v, fx.Node))
+    times, value = values
+    if isinstance(times, int) and 1 <= times <= MANY and isinstance(value, fx.Node):
+        placement = call.raw(value)
+        if isinstance(placement, Size) and placement.rows:
+            return Size(tuple(sorted(placement.rows * times, key=str)))
+    return _as_number(call)
+
+
 def size_arithmetic(call: Call) -> Placement:
-    """``* / // -`` and the rest: the result is a number, computed from global counts."""
+    """``/ // -`` and the rest: the result is a number, computed from global counts."""
     return _as_number(call)
 
 
@@ -169,10 +184,10 @@ RULES: dict[str, Rule] = {
     "aten.sym_size.int": sym_size,
     "aten.sym_numel.default": sym_numel,
     "_operator.add": add_sizes,
+    "_operator.mul": multiplied_size,
     **dict.fromkeys(
         (
             "_operator.sub",
-            "_operator.mul",
             "_operator.truediv",
             "_operator.floordiv",
             "_operator.mod",

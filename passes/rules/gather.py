@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphshard.passes.rules.call import Call, HaloSync, Rule, check_same_nodes, same_rows
+from graphshard.passes.rules.known_masks import kept_rows
 from graphshard.passes.rules.pointwise import broadcast_rows
 from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
 
@@ -196,8 +197,7 @@ def _keep(call: Call, dim: int, mask: fx.Node) -> Placement:
     rows = same_rows(call, [placed, by], [dim, 0])
     if placed.dims[dim] is None or rows is None:
         call.refuse(f"masks a tensor that every rank holds whole with a mask over {by.dims[0]}")
-    kept: Rows = Kept(rows, mask.name)
-    dims = (*placed.dims[:dim], kept, *placed.dims[dim + 1 :])
+    dims = (*placed.dims[:dim], kept_rows(rows, mask), *placed.dims[dim + 1 :])
     return replace(placed.plain(), dims=dims, points=_pointing_of_kept(call, placed, by))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from torch import fx
 
 from graphshard.passes.rules.call import Call, Rewrite, Rule, check_same_nodes, same_rows
+from graphshard.passes.rules.known_masks import kept_rows
 from graphshard.passes.rules.pointwise import is_one
 from graphshard.passes.rules.reduce import is_stacked
-from graphshard.placement import Halo, Kept, Owned, Placed, Placement, Rows, reach
+from graphshard.placement import Halo, Owned, Placed, Placement, Rows, reach
 
 
 def scatter(call: Call) -> Placement:
@@ -72,11 +73,11 @@ def _put_masked(call: Call, dim: int, mask: Placed, values: Placed) -> Placement
     rows = same_rows(call, [placed, mask], [dim, 0])
     if rows is None or placed.dims[dim] is None or len(mask.dims) != 1:
         call.refuse("masks rows with a mask over other rows")
-    _check_masked_values(call, dim, values, Kept(rows, call["indices"][dim].name))
+    _check_masked_values(call, dim, values, kept_rows(rows, call["indices"][dim]))
     return Placed(tuple(rows if d == dim else r for d, r in enumerate(placed.dims)))
 
 
-def _check_masked_values(call: Call, dim: int, values: Placed, kept: Kept) -> None:
+def _check_masked_values(call: Call, dim: int, values: Placed, kept: Rows) -> None:
     """One value for all kept rows, or one for each of them: ``h[mask] = f(h[mask])``."""
     shape = call.shape("values")
     at = dim - (len(call.shape("self")) - len(shape))

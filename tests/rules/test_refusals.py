@@ -116,7 +116,7 @@ def numbers_of_edges(self, x: Tensor, edge_index: Tensor) -> Tensor:
 
 @refused("aten.zeros", "as a size")
 def size_from_arithmetic(self, x: Tensor) -> Tensor:
-    return x.sum() + torch.zeros(x.size(0) * 2).sum()
+    return x.sum() + torch.zeros(x.size(0) * x.size(0)).sum()
 
 
 # ---- gather --------------------------------------------------------------------------------------------------

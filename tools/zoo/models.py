@@ -36,7 +36,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Of every basic model."""
 
-NORMS = ("instance_norm", "graph_norm", "pair_norm", "graph_size_norm", "mean_subtraction_norm")
+NORMS: dict[str, Callable[[], Any]] = {
+    **{name: lambda name=name: name for name in ("instance_norm", "graph_norm", "pair_norm")},  # type: ignore[misc]
+    # PyG's resolver gives these a size that they do not take.
+    "graph_size_norm": pyg.GraphSizeNorm,
+    "mean_subtraction_norm": pyg.MeanSubtractionNorm,
+}
 ACTS = ("relu", "leaky_relu", "prelu", "gelu", "silu", "tanh", "softplus")
 
 
@@ -51,10 +56,13 @@ BASICS = [
         for name, make in BASIC.items()
         for title, options in OPTIONS.items()
     ),
-    *(layer(edges, f"GCN model, {norm}", lambda norm=norm: zoo.GCN(F, H, 2, C, norm=norm)) for norm in NORMS),
     *(
-        layer(_batched, f"GIN model, {norm}, batch", lambda norm=norm: zoo.GIN(F, H, 2, C, norm=norm))
-        for norm in NORMS
+        layer(edges, f"GCN model, {name}", lambda norm=norm: zoo.GCN(F, H, 2, C, norm=norm()))
+        for name, norm in NORMS.items()
+    ),
+    *(
+        layer(_batched, f"GIN model, {name}, batch", lambda norm=norm: zoo.GIN(F, H, 2, C, norm=norm()))
+        for name, norm in NORMS.items()
     ),
     *(
         layer(edges, f"GraphSAGE model, {act}", lambda act=act: zoo.GraphSAGE(F, H, 2, C, act=act))

@@ -1,0 +1,77 @@
+"""PyTorch functions that an export traces wrongly or not at all, each by its own definition.
+
+=========================  ====================================================================================
+``multi_margin_loss``      torch.export takes both apart with ``clamp_min``, whose gradient at a margin of exactly
+``multilabel_margin_loss`` 0 is 1; PyTorch's own kernels, and ``relu``, have 0 there
+``take_along_dim``         its C++ compares sizes as plain numbers, which fixes the number of rows
+=========================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def capturable_functions() -> Iterator[None]:
+    """While a model is exported: these functions by definitions that can be captured."""
+    losses = torch._C._nn
+    with (
+        mock.patch.object(losses, "multi_margin_loss", _multi_margin_loss),
+        mock.patch.object(losses, "multilabel_margin_loss", _multilabel_margin_loss),
+        mock.patch.object(torch, "take_along_dim", _take_along_dim),
+        mock.patch.object(Tensor, "take_along_dim", _take_along_dim),
+    ):
+        yield
+
+
+def _multi_margin_loss(
+    input: Tensor, target: Tensor, p: int, margin: float, weight: Tensor | None, reduction: int
+) -> Tensor:
+    """``torch.nn.MultiMarginLoss``: ``sum over i != y of max(0, margin - x[y] + x[i])^p / C`` for each row."""
+    rows, y = torch.atleast_2d(input), torch.atleast_1d(target).unsqueeze(1)  # type: ignore[no-untyped-call]
+    excess = (margin - rows.gather(1, y) + rows).relu()
+    if p == 2:
+        excess = excess.square()
+    if weight is not None:
+        excess = excess * weight[y]
+    classes = torch.arange(rows.size(1), device=rows.device)
+    terms = torch.where(classes == y, 0.0, excess).mean(1)
+    return _reduced(terms if input.dim() > 1 else terms.squeeze(0), reduction)
+
+
+def _multilabel_margin_loss(input: Tensor, target: Tensor, reduction: int) -> Tensor:
+    """``torch.nn.MultiLabelMarginLoss``: the labels of a row are those before its first -1."""
+    rows, labels = torch.atleast_2d(input), torch.atleast_2d(target)  # type: ignore[no-untyped-call]
+    listed = (labels < 0).cumsum(1) == 0
+    known = torch.where(listed, labels, 0)
+    classes = torch.arange(rows.size(1), device=rows.device)
+    is_label = ((known.unsqueeze(2) == classes) & listed.unsqueeze(2)).any(1)
+    excess = (1 - rows.gather(1, known).unsqueeze(2) + rows.unsqueeze(1)).relu()
+    counts = listed.unsqueeze(2) & ~is_label.unsqueeze(1)
+    terms = torch.where(counts, excess, 0.0).sum((1, 2)) / rows.size(1)
+    return _reduced(terms if input.dim() > 1 else terms.squeeze(0), reduction)
+
+
+def _reduced(terms: Tensor, reduction: int) -> Tensor:
+    """``reduction`` as ``torch.nn._reduction`` numbers them: none, mean, sum."""
+    return terms if reduction == 0 else terms.mean() if reduction == 1 else terms.sum()
+
+
+def _take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """``torch.take_along_dim``: a gather, after sizes of 1 have been spread in every dim but ``dim``."""
+    if dim is None:
+        return input.flatten().gather(0, indices.flatten())
+    dim = dim % input.dim()
+    others = [d for d in range(input.dim()) if d != dim]
+    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        [input.size(d) for d in others], [indices.size(d) for d in others]
+    )
+    sizes = dict(zip(others, shape, strict=True))
+    spread = [t.expand([sizes.get(d, t.size(dim)) for d in range(input.dim())]) for t in (input, indices)]
+    return spread[0].gather(dim, spread[1])

@@ -1,0 +1,114 @@
+"""Fuzz for a while: ``PYTHONPATH=tests python -m fuzz.run --minutes 60 [--jobs 2] [--seed 0]``.
+
+Prints how many programs were exact, refused (by reason) and failed; writes each kind of failure, with the
+simplest program that was found for it, to ``--out``. The exit code is 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from strategies import Case, cases
+
+from fuzz.check import FAILED, Verdict, judge
+from fuzz.program import FuzzedProgram, fuzzed_programs
+
+
+@dataclass
+class Tally:
+    """Results so far; of each kind of failure the shortest program."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def add(self, program: FuzzedProgram, verdict: Verdict) -> None:
+        self.results[verdict.result] += 1
+        if verdict.result == "refused":
+            self.refusals[verdict.kind] += 1
+        if verdict.result == FAILED:
+            known = self.failures.get(verdict.kind)
+            if known is None or len(program.source) < len(known[0]):
+                self.failures[verdict.kind] = (program.source, verdict.reason)
+
+    def merge(self, other: Tally) -> None:
+        self.results.update(other.results)
+        self.refusals.update(other.refusals)
+        for kind, found in other.failures.items():
+            known = self.failures.get(kind)
+            if known is None or len(found[0]) < len(known[0]):
+                self.failures[kind] = found
+
+
+def run_batch(number: int, count: int) -> Tally:
+    """``count`` programs of one seed, each on two graphs. Failures do not stop it."""
+    tally = Tally()
+    warnings.simplefilter("ignore")  # of ops in beta, and of variances of one row
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        program=fuzzed_programs(), first=cases(30, min_edges=1), second=cases(30, min_nodes=2, min_edges=1)
+    )
+    def batch(program: FuzzedProgram, first: Case, second: Case) -> None:
+        tally.add(program, judge(program, [first, second]))
+
+    batch()
+    return tally
+
+
+def main() -> int:
+    """Run batches on every job until the time is over; the exit code."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--minutes", type=float, default=1.0)
+    options.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--batch", type=int, default=25)
+    options.add_argument("--out", type=Path, default=Path("fuzz.json"))
+    chosen = options.parse_args()
+    end, total, number = time.monotonic() + 60 * chosen.minutes, Tally(), chosen.seed
+    with multiprocessing.get_context("spawn").Pool(chosen.jobs, maxtasksperchild=4) as pool:
+        waiting: list[Any] = []
+        while waiting or time.monotonic() < end:
+            while len(waiting) < chosen.jobs and time.monotonic() < end:
+                waiting.append(pool.apply_async(run_batch, (number, chosen.batch)))
+                number += 1
+            waiting[0].wait(1.0)
+            for done in [w for w in waiting if w.ready()]:
+                waiting.remove(done)
+                total.merge(done.get())
+                _write(chosen.out, total)
+    _write(chosen.out, total)
+    print(json.dumps({"programs": total.results.total(), **total.results}))
+    for kind, count in total.refusals.most_common():
+        print(f"{count:6} refused: {kind}")
+    for kind, (source, reason) in total.failures.items():
+        print(f"FAILED {kind}\n{reason}\n{source}")
+    return int(bool(total.failures))
+
+
+def _write(path: Path, tally: Tally) -> None:
+    failures = {
+        kind: {"reason": reason, "source": source} for kind, (source, reason) in tally.failures.items()
+    }
+    document = {"results": tally.results, "refusals": tally.refusals, "failures": failures}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
