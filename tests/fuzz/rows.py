@@ -182,6 +182,18 @@ def written(b: Builder) -> None:
     b.line(f"{out}{write.format(c=c, m=m)}")
 
 
+def aliased(b: Builder) -> None:
+    """A view of a copy that is written to afterwards, through the copy or through the view."""
+    a = b.pick(trailing=[ROW])
+    c = b.like(a)
+    view = b.choose(["{}.view(-1, 2, 2)", "{}.t()", "{}[:, 1]", "{}.unsqueeze(1)"])
+    copy = b.emit(f"{a}.clone()", [a, c], a.rows, ROW, exact=a.exact and c.exact)
+    alias = b.fresh("a")
+    b.line(f"{alias} = {view.format(copy)}")
+    b.line(b.choose([f"{copy}.add_({c})", f"{alias}.mul_(2)", f"{copy}[:, 1] = {c}[:, 0]"]))
+    b.emit(f"{copy} * {alias}.sum()", [copy], a.rows, ROW)
+
+
 def integers(b: Builder) -> None:
     a = b.pick(dtype="int")
     form, trailing, dtype = b.choose(
@@ -234,5 +246,5 @@ assert GROUPS == WIDTH  # one_hot(z, 4), tables of 4 rows
 
 STEPS: tuple[Step, ...] = (
     unary, binary, linear, scale, with_whole, over_features, two_features, extremes, order_of_features, heads,
-    compare, compare_two, conditions, chosen, written, integers, numbers, kept, kept_labels, joined,
+    compare, compare_two, conditions, chosen, written, aliased, integers, numbers, kept, kept_labels, joined,
 )  # fmt: skip
