@@ -23,8 +23,8 @@ from torch import fx
 
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.expand_reductions import count, mean
-from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.infer_placement import rewrites
+from graphshard.passes.rules.call import Call, shape_of
 
 aten = torch.ops.aten
 
@@ -36,11 +36,11 @@ class DistributeBatchNorm:
     name: str = "distribute_batch_norm"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "batch_norm"]
-        for node in nodes:
-            _rewrite(program, Call(node, inference.placements, []))
-        return len(nodes)
+        edits = 0
+        for call in rewrites(program, "batch_norm"):
+            _rewrite(program, call)
+            edits += 1
+        return edits
 
 
 def _rewrite(program: Program, call: Call) -> None:

@@ -18,10 +18,9 @@ from torch import fx
 
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
-from graphshard.passes.infer_placement import infer
+from graphshard.passes.infer_placement import rewrites
 from graphshard.passes.row_ids import row_ids
-from graphshard.passes.rules.call import Call, Rewrite
-from graphshard.placement import Placed
+from graphshard.passes.rules.call import Call
 
 
 @dataclass(frozen=True)
@@ -31,22 +30,19 @@ class DistributeDropout:
     name: str = "distribute_dropout"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "dropout"]
         drawn = (local_ops.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
-        for site, node in enumerate(nodes, start=first):
-            dropped = _rewrite(program, Call(node, inference.placements, []), site)
-            # What the next dropout drops may be what this one leaves.
-            inference.placements[dropped] = dropped.meta["placement"]
-        return len(nodes)
+        edits = 0
+        for call in rewrites(program, "dropout"):
+            _rewrite(program, call, first + edits)
+            edits += 1
+        return edits
 
 
-def _rewrite(program: Program, call: Call, site: int) -> fx.Node:
-    """Replace the call by ``dropout_rows``; the new node."""
+def _rewrite(program: Program, call: Call, site: int) -> None:
+    """Replace the call by ``dropout_rows``."""
     node, x = call.node, call["input"]
-    # Not the inference's: x may be a dropout that this pass has rewritten already.
-    placed = x.meta["placement"].resolved()
+    placed = call.tensor(x)
     emit = Emitter(program, node)
     key = program.placeholder("dropout_key")
     with emit.before(node):
@@ -59,13 +55,11 @@ def _rewrite(program: Program, call: Call, site: int) -> fx.Node:
             name=f"dropout_{site}",
             example=x.meta["val"],
         )
-    dropped.meta["placement"] = Placed(placed.dims)
     if isinstance(node.meta["val"], torch.Tensor):
         node.replace_all_uses_with(dropped)
     else:
         _replace_items(call, dropped)
     program.graph.erase_node(node)
-    return dropped
 
 
 def _replace_items(call: Call, dropped: fx.Node) -> None:

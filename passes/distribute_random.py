@@ -19,9 +19,9 @@ from torch import fx
 
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program
-from graphshard.passes.infer_placement import infer
+from graphshard.passes.infer_placement import rewrites
 from graphshard.passes.row_ids import row_ids
-from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.rules.call import Call, shape_of
 from graphshard.placement import Placed
 
 aten = torch.ops.aten
@@ -35,19 +35,19 @@ class DistributeRandom:
     name: str = "distribute_random"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "random"]
         drawn = (local_ops.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
-        for site, node in enumerate(nodes, start=first):
-            placed = inference.placements[node]
+        edits = 0
+        for call in rewrites(program, "random"):
+            node, placed = call.node, call.raw(call.node)
             assert isinstance(placed, Placed)
-            draw = _Draw(Emitter(program, node), placed, site)
+            draw = _Draw(Emitter(program, node), placed, first + edits)
             with draw.emit.before(node):
-                result = _definition(node)(draw, Call(node, inference.placements, []))
+                result = _definition(node)(draw, call)
             node.replace_all_uses_with(result)
             program.graph.erase_node(node)
-        return len(nodes)
+            edits += 1
+        return edits
 
 
 @dataclass

@@ -25,9 +25,9 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program, replace_results
 from graphshard.passes.gradient_flow import gradient_flow
-from graphshard.passes.infer_placement import infer
+from graphshard.passes.infer_placement import rewrites
 from graphshard.passes.row_ids import row_ids
-from graphshard.passes.rules.call import Call, Rewrite, operator_name, shape_of
+from graphshard.passes.rules.call import Call, operator_name, shape_of
 from graphshard.passes.rules.reduce import reduced_dims
 from graphshard.placement import Edges, Owned, Placed, Rows
 
@@ -41,16 +41,15 @@ class ExpandExtremes:
     name: str = "expand_extremes"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "extreme"]
-        flowing = gradient_flow(program, inputs_need_grad=True) if nodes else frozenset()
-        for node in nodes:
-            call = Call(node, inference.placements, [])
+        edits = 0
+        for call in rewrites(program, "extreme"):
+            node, flowing = call.node, gradient_flow(program, inputs_need_grad=True)
             emit = Emitter(program, node)
             with emit.before(node):
                 results = _Expansion(emit, call, carries=node in flowing).results()
             replace_results(node, results)
-        return len(nodes)
+            edits += 1
+        return edits
 
 
 def top(emit: Emitter, values: fx.Node, dims: list[int], reduce: str) -> fx.Node:

@@ -11,6 +11,7 @@ Sources: ``torch.nn.functional.cross_entropy``, ``nll_loss`` and ``mse_loss`` fo
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch import fx
 
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.expand_reductions import count
-from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.infer_placement import infer, rewrites
+from graphshard.passes.rules.call import Call, shape_of
 from graphshard.passes.rules.training import SUM
 from graphshard.placement import Placed
 
@@ -34,20 +35,23 @@ class ExpandLosses:
     name: str = "expand_losses"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        means = {e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "loss"}
         edits = 0
-        for node in list(program.graph.nodes):
-            if node.op != "call_function" or not (node in means or _unwrapped(node)):
-                continue
-            call = Call(node, inference.placements, [])
-            emit = Emitter(program, node)
-            with emit.before(node):
-                result = _expand(emit, call) if node in means else _plain(emit, call)
-            node.replace_all_uses_with(result)
-            program.graph.erase_node(node)
+        for call in rewrites(program, "loss"):
+            _replace(program, call, _expand)
+            edits += 1
+        placements = infer(program).placements
+        for node in [n for n in program.graph.nodes if _unwrapped(n)]:
+            _replace(program, Call(node, placements, []), _plain)
             edits += 1
         return edits
+
+
+def _replace(program: Program, call: Call, make: Callable[[Emitter, Call], fx.Node]) -> None:
+    emit = Emitter(program, call.node)
+    with emit.before(call.node):
+        result = make(emit, call)
+    call.node.replace_all_uses_with(result)
+    program.graph.erase_node(call.node)
 
 
 def _unwrapped(node: fx.Node) -> Any:

@@ -19,8 +19,8 @@ from torch import fx
 
 from graphshard.passes.base import Emitter, Program, replace_results
 from graphshard.passes.expand_extremes import top
-from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, operator_name, shape_of
+from graphshard.passes.infer_placement import rewrites
+from graphshard.passes.rules.call import Call, operator_name, shape_of
 from graphshard.passes.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
@@ -33,15 +33,14 @@ class ExpandReductions:
     name: str = "expand_reductions"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "reduction"]
-        for node in nodes:
-            call = Call(node, inference.placements, [])
-            emit = Emitter(program, node)
-            with emit.before(node):
+        edits = 0
+        for call in rewrites(program, "reduction"):
+            emit = Emitter(program, call.node)
+            with emit.before(call.node):
                 result = _expand(emit, call)
-            replace_results(node, result)
-        return len(nodes)
+            replace_results(call.node, result)
+            edits += 1
+        return edits
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node | tuple[fx.Node, ...]:

@@ -31,8 +31,8 @@ from torch import fx
 from graphshard import local_ops
 from graphshard.passes.base import Emitter, Program, replace_results
 from graphshard.passes.gradient_flow import gradient_flow
-from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, shape_of
+from graphshard.passes.infer_placement import rewrites
+from graphshard.passes.rules.call import Call, shape_of
 from graphshard.passes.rules.scatter import is_constant, reduce_of
 from graphshard.passes.stack_reductions import stack
 
@@ -46,16 +46,15 @@ class ExpandScatters:
     name: str = "expand_scatters"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "scatter"]
-        flowing = gradient_flow(program, inputs_need_grad=True) if nodes else frozenset()
-        for node in nodes:
-            call = Call(node, inference.placements, [])
-            emit = Emitter(program, node)
-            with emit.before(node):
+        edits = 0
+        for call in rewrites(program, "scatter"):
+            flowing = gradient_flow(program, inputs_need_grad=True)
+            emit = Emitter(program, call.node)
+            with emit.before(call.node):
                 result = _expand(emit, call, flowing)
-            replace_results(node, result)
-        return len(nodes)
+            replace_results(call.node, result)
+            edits += 1
+        return edits
 
 
 def _expand(emit: Emitter, call: Call, flowing: frozenset[fx.Node]) -> fx.Node:

@@ -7,6 +7,7 @@ nothing is ever run locally in the hope that it is right.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -14,7 +15,7 @@ from torch import fx
 from graphshard.errors import PlacementError
 from graphshard.passes.base import Program
 from graphshard.passes.rules import find_rule, whole
-from graphshard.passes.rules.call import AllReduce, Call, Edit, GlobalIds, HaloReduce, mirrored
+from graphshard.passes.rules.call import AllReduce, Call, Edit, GlobalIds, HaloReduce, Rewrite, mirrored
 from graphshard.placement import Placed, Placement
 
 
@@ -42,6 +43,23 @@ def infer(program: Program) -> Inference:
             found.placements[node] = _infer_call(node, found)
     found.edits = list(dict.fromkeys(found.edits))
     return found
+
+
+def rewrites(program: Program, family: str) -> Iterator[Call]:
+    """The rewrites of a family that are asked for, one after the other, each to be done before the next.
+
+    Placements are inferred anew for each: what one is made of may be what the one before left.
+    """
+    done: set[fx.Node] = set()
+    while True:
+        found = infer(program)
+        asked = (e.node for e in found.edits if isinstance(e, Rewrite) and e.family == family)
+        node = next(asked, None)
+        if node is None:
+            return
+        assert node not in done, f"{node.name} was not rewritten"
+        done.add(node)
+        yield Call(node, found.placements, [])
 
 
 def _infer_call(node: fx.Node, found: Inference) -> Placement:

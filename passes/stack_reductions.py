@@ -18,8 +18,8 @@ import torch
 from torch import fx
 
 from graphshard.passes.base import Emitter, Program, replace_results
-from graphshard.passes.infer_placement import infer
-from graphshard.passes.rules.call import Call, Rewrite, operator_name, shape_of
+from graphshard.passes.infer_placement import rewrites
+from graphshard.passes.rules.call import Call, operator_name, shape_of
 from graphshard.passes.rules.reduce import reduced_dims
 from graphshard.stacking import stack_ranks
 
@@ -33,14 +33,14 @@ class StackReductions:
     name: str = "stack_reductions"
 
     def run(self, program: Program) -> int:
-        inference = infer(program)
-        nodes = [e.node for e in inference.edits if isinstance(e, Rewrite) and e.family == "stack"]
-        for node in nodes:
-            emit = Emitter(program, node)
-            with emit.before(node):
-                result = _expand(emit, Call(node, inference.placements, []))
-            replace_results(node, result)
-        return len(nodes)
+        edits = 0
+        for call in rewrites(program, "stack"):
+            emit = Emitter(program, call.node)
+            with emit.before(call.node):
+                result = _expand(emit, call)
+            replace_results(call.node, result)
+            edits += 1
+        return edits
 
 
 def stack(emit: Emitter, value: fx.Node) -> fx.Node:
