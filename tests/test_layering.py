@@ -1,6 +1,6 @@
 """The architecture, enforced: what may import what.
 
-errors, halo, roles, placement  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime, check
+errors, halo, roles, placement  <-  kernels  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime, check
                                 <-  api  <-  tools
 """
 
@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS: list[set[str]] = [
     {"errors", "halo", "roles", "placement", "sets", "paths"},
+    {"kernels"},
     {
-        *("groups", "ops", "local_ops", "simulate", "launch", "reductions"),
+        *("groups", "ops", "local_ops", "aggregation", "simulate", "launch", "reductions"),
         *("float_order", "copies", "stacking", "node_parameters"),
         *("graphdata", "graph_readers", "graph_sets", "numbering", "assign", "partition", "partition_report"),
         *("shard", "set_shards", "type_shard", "gather_rows", "shard_io", "shard_content", "shard_manifest"),

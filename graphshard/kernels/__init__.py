@@ -1,0 +1,7 @@
+"""Aggregation kernels behind one interface: loops over the edges of each row of a sparse matrix.
+
+structure.py       the matrix of a set of edges and its transpose, as tensors
+interface.py       what kernels there are, and which implementation a tensor gets
+numba_cpu.py       numba loops on the CPU's cores (vectors.py, numba_kernels.py), if numba is installed
+torch_sparse.py    torch's own sparse and scatter ops, on any device
+"""

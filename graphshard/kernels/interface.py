@@ -1,0 +1,79 @@
+"""What kernels there are, and which implementation a tensor gets."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from graphshard.errors import GraphshardError
+from graphshard.kernels.structure import Grouped
+
+
+class Kernels(Protocol):
+    """Loops over the edges of each group. Feature tensors are ``[rows, heads, width]``.
+
+    Weights, scores and results that belong to edges are ``[edges, heads]``, in the order of the edges' numbers.
+    Nothing here has a gradient: see ``graphshard.aggregation``.
+    """
+
+    def sums(self, grouped: Grouped, weight: Tensor | None, table: Tensor) -> Tensor:
+        """``out[i, h] = sum of weight[e, h] * table[other of e, h]`` over i's edges e; without weights, 1."""
+
+    def dots(self, grouped: Grouped, rows: Tensor, table: Tensor) -> Tensor:
+        """``out[e, h] = dot(rows[i, h], table[other of e, h])`` for each edge e of i."""
+
+    def softmax(self, grouped: Grouped, scores: Tensor, small: float) -> Tensor:
+        """``out[e] = exp(score[e] - max) / (sum of exp + small)`` over the edges of e's group."""
+
+    def softmax_gradient(self, grouped: Grouped, shares: Tensor, grad: Tensor) -> Tensor:
+        """``out[e] = share[e] * (grad[e] - sum of share * grad)`` over the edges of e's group."""
+
+    def extremes(self, grouped: Grouped, table: Tensor, sign: int) -> tuple[Tensor, Tensor]:
+        """The largest (sign 1) or smallest (-1) row of the table at the other ends, and int32 how many equal it.
+
+        A group without edges has the extreme 0 and no tie; a NaN is the extreme, and equal to nothing.
+        """
+
+    def extremes_gradient(self, grouped: Grouped, table: Tensor, best: Tensor, share: Tensor) -> Tensor:
+        """``out[j] = sum of share[i] * (table[j] == best[i])`` over the edges of column j to rows i."""
+
+
+CPU_DTYPES = (torch.float32, torch.float64)
+"""What the numba kernels take; other dtypes are torch's."""
+
+_CHOSEN: ContextVar[str | None] = ContextVar("graphshard_kernels", default=None)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Use the kernels called "numba" or "torch" inside the block, for tests and benchmarks.
+
+    Raises:
+        GraphshardError: there are none of that name.
+    """
+    if name not in ("numba", "torch"):
+        raise GraphshardError(f"no kernels {name!r}; choose numba or torch")
+    token = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
+
+
+def kernels_for(tensor: Tensor) -> Kernels:
+    """The fastest kernels that take this tensor: numba's on the CPU where it is installed, else torch's."""
+    wanted = _CHOSEN.get()
+    fits = tensor.device.type == "cpu" and tensor.dtype in CPU_DTYPES
+    if wanted != "torch" and fits and importlib.util.find_spec("numba") is not None:
+        from graphshard.kernels.numba_cpu import NumbaKernels
+
+        return NumbaKernels()
+    from graphshard.kernels.torch_sparse import TorchKernels
+
+    return TorchKernels()

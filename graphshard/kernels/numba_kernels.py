@@ -1,0 +1,167 @@
+"""The CPU kernels' loops, compiled by numba: each works on the rows ``lo..hi-1`` and releases the GIL.
+
+A row's edges are visited in the order of the graph and no two calls write to one row, so every run gives the same
+bits on any number of threads. Arrays are flat and C-contiguous: ``table [m * heads * width]``, ``weight
+[edges * heads]``; ``rowptr [rows + 1]`` says where a row's edges begin, ``col [edges + AHEAD]`` which row of the
+table each of them reads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from graphshard.kernels.vectors import dot_rows, sum_rows
+
+_compiled: Any = njit(nogil=True, boundscheck=False, cache=True, error_model="numpy")
+
+
+def exponential(x: Any) -> Any:
+    """``exp(x)`` for x <= 0, in x's own precision."""
+    raise NotImplementedError("numba compiles one of the forms below")
+
+
+@overload(exponential, inline="always")
+def _exponential(x: Any) -> Any:
+    return _exp_float32 if x is types.float32 else _exp_float64
+
+
+def _exp_float64(x: Any) -> Any:
+    return math.exp(x)
+
+
+def _exp_float32(x: Any) -> Any:
+    """``2^n * e^r`` with r in +-ln(2)/2: a polynomial that vectorises, to 1 unit in the last place.
+
+    Source of the coefficients: Cephes, ``expf`` (S. L. Moshier, 1989).
+    """
+    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    y = np.float32(1.9875691500e-4)
+    y = y * r + np.float32(1.3981999507e-3)
+    y = y * r + np.float32(8.3334519073e-3)
+    y = y * r + np.float32(4.1665795894e-2)
+    y = y * r + np.float32(1.6666665459e-1)
+    y = y * r + np.float32(5.0000001201e-1)
+    y = y * r * r + r + np.float32(1)
+    power = np.int32((np.int32(max(n, np.float32(-127))) + np.int32(127)) << np.int32(23))
+    return y * power.view(np.float32)
+
+
+@_compiled
+def sums(
+    rowptr: Any,
+    col: Any,
+    weight: Any,
+    position: Any,
+    heads: int,
+    table: Any,
+    width: int,
+    out: Any,
+    lo: int,
+    hi: int,
+) -> None:
+    """``out[i, h] = sum of weight[p, h] * table[col[p], h]`` over the edges p of row i.
+
+    With ``position``, edge p has the weight number ``position[p]``; without ``weight`` (None), 1.
+    """
+    stride = heads * width
+    for i in range(lo, hi):
+        start, stop, at = rowptr[i], rowptr[i + 1], i * stride
+        for h in range(heads):
+            c = h * width
+            sum_rows(out, at + c, table, c, stride, width, col, weight, position, heads, h, start, stop)
+
+
+@_compiled
+def dots(
+    rowptr: Any, col: Any, rows: Any, heads: int, table: Any, width: int, out: Any, lo: int, hi: int
+) -> None:
+    """``out[p, h] = dot(rows[i, h], table[col[p], h])`` for the edges p of row i."""
+    stride = heads * width
+    for i in range(lo, hi):
+        start, stop = rowptr[i], rowptr[i + 1]
+        for q in range(start * heads, stop * heads):
+            out[q] = 0
+        for h in range(heads):
+            at = i * stride + h * width
+            dot_rows(out, rows, at, table, h * width, stride, width, col, heads, h, start, stop)
+
+
+@_compiled
+def softmax(rowptr: Any, scores: Any, heads: int, small: float, out: Any, lo: int, hi: int) -> None:
+    """``out[p, h] = exp(s[p, h] - max) / (sum + small)`` over the edges p of row i, which lie side by side."""
+    for i in range(lo, hi):
+        start, stop = rowptr[i] * heads, rowptr[i + 1] * heads
+        for h in range(heads):
+            top = scores[start + h] if start < stop else 0
+            for q in range(start + h, stop, heads):
+                top = max(top, scores[q])
+            for q in range(start + h, stop, heads):
+                out[q] = scores[q] - top
+        for q in range(start, stop):
+            out[q] = exponential(out[q])
+        for h in range(heads):
+            total = out.dtype.type(0)
+            for q in range(start + h, stop, heads):
+                total += out[q]
+            total += out.dtype.type(small)
+            for q in range(start + h, stop, heads):
+                out[q] /= total
+
+
+@_compiled
+def softmax_gradient(rowptr: Any, shares: Any, grad: Any, heads: int, out: Any, lo: int, hi: int) -> None:
+    """``out[p, h] = share * (grad - sum of share * grad)`` over the edges p of row i."""
+    for i in range(lo, hi):
+        start, stop = rowptr[i] * heads, rowptr[i + 1] * heads
+        for h in range(heads):
+            total = out.dtype.type(0)
+            for q in range(start + h, stop, heads):
+                total += shares[q] * grad[q]
+            for q in range(start + h, stop, heads):
+                out[q] = shares[q] * (grad[q] - total)
+
+
+@_compiled
+def extremes(
+    rowptr: Any, col: Any, table: Any, width: int, sign: int, out: Any, ties: Any, lo: int, hi: int
+) -> None:
+    """The largest (sign 1) or smallest (sign -1) of ``table[col[p]]`` for each column, and how many are equal to it.
+
+    A row without edges gets 0 and no tie; a NaN is the extreme, and equal to nothing.
+    """
+    for i in range(lo, hi):
+        at = i * width
+        for f in range(width):
+            out[at + f] = 0
+            ties[at + f] = 0
+        for p in range(rowptr[i], rowptr[i + 1]):
+            row = col[p] * width
+            first = p == rowptr[i]
+            for f in range(width):
+                value, best = table[row + f], out[at + f]
+                better = first or (value - best) * sign > 0 or np.isnan(value)
+                out[at + f] = value if better else best
+                same = 1 if value == out[at + f] else 0
+                ties[at + f] = same if better else ties[at + f] + same
+
+
+@_compiled
+def extremes_gradient(
+    t_rowptr: Any, t_row: Any, table: Any, best: Any, share: Any, width: int, out: Any, lo: int, hi: int
+) -> None:
+    """``out[j] = sum of share[i] * (table[j] == best[i])`` over the rows i that read j, by column."""
+    for j in range(lo, hi):
+        at = j * width
+        for f in range(width):
+            out[at + f] = 0
+        for p in range(t_rowptr[j], t_rowptr[j + 1]):
+            row = t_row[p] * width
+            for f in range(width):
+                hit = out.dtype.type(table[at + f] == best[row + f])
+                out[at + f] += share[row + f] * hit  # a product, as PyTorch's: 0 times infinity is NaN
