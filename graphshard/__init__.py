@@ -23,6 +23,7 @@ from graphshard.inspect_model import diff
 from graphshard.ops import ByteCounter, count_bytes
 from graphshard.partition import ShardedGraph, partition
 from graphshard.partition_report import PartitionReport
+from graphshard.passes.pipeline import Options
 from graphshard.reductions import mean, sum
 from graphshard.roles import Role
 from graphshard.rules import register_rule
@@ -36,6 +37,7 @@ __all__ = [
     "Diff",
     "DistributedModule",
     "GraphshardError",
+    "Options",
     "PartitionError",
     "PartitionReport",
     "PlacementError",

@@ -25,11 +25,16 @@ from graphshard.kernels.structure import Structure, build
 
 __all__ = [
     "dots",
+    "edge_counts",
+    "edge_numbers",
+    "edge_order",
     "edge_softmax",
     "edge_structure",
     "extreme",
     "gather",
+    "row_weights",
     "segment_sum",
+    "sort_edges",
     "weighted_sum",
 ]
 
@@ -37,6 +42,42 @@ __all__ = [
 def edge_structure(row: Tensor, column: Tensor, rows: int, columns: int) -> Structure:
     """See `graphshard.kernels.structure.build`."""
     return build(row, column, rows, columns)
+
+
+def edge_numbers(index: Tensor) -> Tensor:
+    """The number of each edge: int64 ``[edges]``, for ``[edges]``."""
+    return torch.arange(index.numel(), device=index.device)
+
+
+def edge_order(row: Tensor) -> Tensor:
+    """The edges in the order of their rows, those of one row in their own: int64 ``[edges]``."""
+    return row.argsort(stable=True)
+
+
+def sort_edges(values: Tensor, order: Tensor) -> Tensor:
+    """``[edges, ...]`` values in the order of :func:`edge_order`."""
+    return values.index_select(0, order)
+
+
+def edge_counts(structure: Structure, ndim: int, dtype: torch.dtype) -> Tensor:
+    """How many edges each row has, but at least 1: ``[rows, 1, ...]`` of ``ndim`` dims."""
+    counts = structure.by_row.start.diff().clamp(min=1)
+    return counts.to(dtype).view(-1, *[1] * (ndim - 1))
+
+
+def row_weights(weight: Tensor | None, scale: Tensor, structure: Structure, how: str) -> Tensor:
+    """Weights of edges that scale each row of a sum: by ``scale`` ("multiply"), or by 1 / ``scale`` ("divide").
+
+    Args:
+        weight: ``[edges]``, ``[edges, heads]``, or None for 1. scale: ``[rows]``.
+
+    Returns:
+        Like ``weight``; ``[edges]`` for None.
+    """
+    factor = scale.index_select(0, structure.row)
+    if how == "divide":
+        factor = factor.reciprocal()
+    return factor if weight is None else weight * factor.view(-1, *[1] * (weight.dim() - 1))
 
 
 def weighted_sum(x: Tensor, weight: Tensor | None, structure: Structure) -> Tensor:

@@ -24,8 +24,9 @@ from graphshard.errors import (
     UnsupportedOperation,
 )
 from graphshard.groups import all_gather_object, default_group, group_rank, group_size
+from graphshard.hoisted import Constants
 from graphshard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
-from graphshard.passes.pipeline import Stage
+from graphshard.passes.pipeline import Options, Stage
 from graphshard.roles import GivenRole, Member, as_member
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.shard import Shard
@@ -55,6 +56,7 @@ class DistributedModule(nn.Module):
         seed: int | None = None,
         group: dist.ProcessGroup | None = None,
         node_parameters: NodeParameters | None = None,
+        options: Options | None = None,
     ) -> None:
         super().__init__()
         # The user's own dicts: one set of Parameters, the same state_dict keys, and .to() reaches both.
@@ -68,10 +70,12 @@ class DistributedModule(nn.Module):
         object.__setattr__(self, "_model", model)
         self._roles = {name: as_member(role, name) for name, role in (roles or {}).items()}
         self._group = group
+        self._options = options or Options()
         self._node_parameters = node_parameters
         if node_parameters is not None:
             node_parameters.attach(self)
         self._compiled: dict[Any, Compiled] = {}
+        self._constants = Constants()
         self._agreed: dict[Any, tuple[Member, ...]] = {}
         self._compared: set[Any] = set()
         self._small: set[Any] = set()
@@ -114,7 +118,7 @@ class DistributedModule(nn.Module):
         self._compare_ranks(bound, group)
         assert self.seed is not None
         graph = graph_inputs(bound.shard, group, (self.seed, self.step))
-        result = run(compiled, State.of(self._model), bound.flat, graph)
+        result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
         self.step += self.training
         return result
 
@@ -160,7 +164,7 @@ class DistributedModule(nn.Module):
             # _compare_ranks, so none runs its program while another still captures.
             with _COMPILING, untouched(self._model):
                 captured = capture(self._model, signature)
-                compiled = compile_captured(captured)
+                compiled = compile_captured(captured, self._options)
                 check_capture(self._model, compiled)
             self._compiled[key] = compiled
         return self._compiled[key]
@@ -243,6 +247,7 @@ def distribute(
     group: dist.ProcessGroup | None = None,
     shard: Shard | None = None,
     node_parameters: GivenParameters = (),
+    options: Options | None = None,
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
 
@@ -266,6 +271,7 @@ def distribute(
             has Parameters of its own for them, with the rows of this rank's nodes, so that an optimiser over
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.
+        options: which passes make the program faster; by default all. The same on every rank.
 
     Returns:
         A module to call with a shard, ``model(shard)``, or with its tensors, ``model(shard.x,
@@ -299,11 +305,11 @@ def distribute(
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
     if not node_parameters:
-        return DistributedModule(model, roles, seed, group)
+        return DistributedModule(model, roles, seed, group, options=options)
     if shard is None:
         raise ShardError("node_parameters are cut by the shard: pass distribute(..., shard=shard) as well")
     sets = sets_of(node_parameters)
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
     cut = NodeParameters(twin, sets, shard, name)
-    return DistributedModule(twin, roles, seed, group, cut)
+    return DistributedModule(twin, roles, seed, group, cut, options)

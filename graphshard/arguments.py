@@ -220,4 +220,4 @@ def _spec(name: str, value: Tensor, member: Member, shard: Shard) -> TensorSpec:
         Role.ADJACENCY: (),
         Role.REPLICATED: tuple(value.shape),
     }.get(role, tuple(value.shape[1:]))
-    return TensorSpec(role, value.dtype, trailing, member.of)
+    return TensorSpec(role, value.dtype, trailing, member.of, value.requires_grad)

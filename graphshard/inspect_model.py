@@ -23,7 +23,7 @@ from graphshard.errors import CaptureError, DataError
 from graphshard.graphdata import Roles
 from graphshard.names import Names, dtype_text
 from graphshard.partition import ShardedGraph, partition
-from graphshard.passes.pipeline import Stage
+from graphshard.passes.pipeline import Options, Stage
 from graphshard.placement import PAIRS
 from graphshard.roles import Role
 from graphshard.runtime import compile_captured
@@ -51,6 +51,7 @@ def diff(
     features: int | None = None,
     inputs: Mapping[str, str] | None = None,
     roles: Roles | None = None,
+    options: Options | None = None,
 ) -> Diff:
     """Show what distributing ``model`` changes in it, and what it then sends in one epoch.
 
@@ -72,6 +73,7 @@ def diff(
             "edge:f32:3x4"}``. By PyG's convention ``x`` and ``edge_index`` need not be given, arguments with
             a default are left out. Nothing can be inferred from a name otherwise.
         roles: with data, roles that dtype and shape do not decide.
+        options: as for :func:`graphshard.distribute`.
 
     Returns:
         A :class:`graphshard.differ.Diff`: ``print(...)`` it, or read its ``stages`` and ``traffic``.
@@ -100,10 +102,10 @@ def diff(
         raise DataError("inputs and features stand in for data: give them, or the data")
     with _in_mode(model, train):
         if data is None:
-            stages, halo = _symbolic(model, features, inputs or {}), None
+            stages, halo = _symbolic(model, features, inputs or {}, options), None
         else:
             shards = _sharded(data, num_parts, roles)
-            stages = DistributedModule(model).stages(shards[0])
+            stages = DistributedModule(model, options=options).stages(shards[0])
             halo = shards.report.halo_by_plan
         names = Names([stage.program for stage in stages])
         trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
@@ -132,13 +134,16 @@ def _sharded(data: Any, num_parts: int | None, roles: Roles | None) -> ShardedGr
     return partition(graph, 2 if num_parts is None else num_parts, roles=roles)
 
 
-def _symbolic(model: nn.Module, features: int | None, inputs: Mapping[str, str]) -> list[Stage]:
+def _symbolic(
+    model: nn.Module, features: int | None, inputs: Mapping[str, str], options: Options | None
+) -> list[Stage]:
     """Capture on what the arguments are said to be."""
     specs = argument_specs(model, features, inputs)
     leaves, structure = pytree.tree_flatten(((), specs))
     pairs = (EdgeSet(name, plan=PAIRS) for name, spec in specs.items() if spec.role is Role.PAIRS)
     schema = Schema(edges=(EdgeSet(), *pairs))
-    return compile_captured(capture(model, Signature(tuple(leaves), structure, tuple(specs), schema))).stages
+    captured = capture(model, Signature(tuple(leaves), structure, tuple(specs), schema))
+    return compile_captured(captured, options).stages
 
 
 def argument_specs(

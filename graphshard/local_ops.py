@@ -22,6 +22,11 @@ def pad_halo(x: Tensor, recv_splits: Sequence[int], value: float) -> Tensor:
     return torch.cat([x, x.new_full((sum(recv_splits), *x.shape[1:]), value)])
 
 
+def own_rows(x: Tensor, count: int) -> Tensor:
+    """The owned rows of ``[n + h, ...]`` owned and halo rows: ``[n, ...]``, a view."""
+    return x.narrow(0, 0, count)
+
+
 def identity_of(dtype: torch.dtype, reduce: str) -> float | int | bool:
     """What a maximum ("max") or minimum ("min") of no value is: the least, or the greatest, of its dtype."""
     if dtype == torch.bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from graphshard.passes.base import Input, Program
-from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Placement, Rows, Size
+from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Placement, Rows, Size, Sorted
 
 Key = tuple[str, str]
 """What makes a node of one stage the same as a node of another: its name in the graph, and its op."""
@@ -151,6 +151,8 @@ class Names:
                 return f"{self.size(inner)}[{self._mask(mask)}]"
             case Joined(parts):
                 return "+".join(self.size(part) for part in parts)
+            case Sorted(inner):
+                return self.size(inner)
 
     def type(self, node: fx.Node) -> str:
         """dtype and symbolic shape of a tensor; the kind of any other value."""
@@ -178,6 +180,8 @@ class Names:
     def _renamed(self, rows: Rows) -> Rows:
         if isinstance(rows, Kept):
             return Kept(self._renamed(rows.rows), self._mask(rows.mask))
+        if isinstance(rows, Sorted):
+            return Sorted(self._renamed(rows.rows), rows.by)
         return Joined(tuple(map(self._renamed, rows.parts))) if isinstance(rows, Joined) else rows
 
     def _mask(self, name: str) -> str:

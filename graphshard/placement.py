@@ -90,7 +90,18 @@ class Joined:
         return "+".join(str(part) for part in self.parts)
 
 
-Rows = Owned | Halo | Edges | Kept | Joined
+@dataclass(frozen=True)
+class Sorted:
+    """The same edges, numbered in the order of the value named ``by``."""
+
+    rows: Rows
+    by: str
+
+    def __str__(self) -> str:
+        return f"Sorted({self.rows})"
+
+
+Rows = Owned | Halo | Edges | Kept | Joined | Sorted
 
 
 def join(parts: Sequence[Rows]) -> Rows:
@@ -231,8 +242,26 @@ class Plan:
         return f"Plan({self.halo})"
 
 
-Placement = Placed | Size | Plan | tuple["Placement", ...]
-"""The placement of any value of a program: a tensor, an int or float, part of a plan, a tuple of them."""
+@dataclass(frozen=True)
+class Matrix:
+    """The structure of a set of edges as a sparse matrix, which a rank holds for its own edges.
+
+    Attributes:
+        rows: what an aggregation over it makes.
+        columns: the rows of the table that it reads.
+        edges: the rows of its weights.
+    """
+
+    rows: Rows
+    columns: Rows
+    edges: Rows
+
+    def __str__(self) -> str:
+        return f"Matrix({self.rows} <- {self.columns})"
+
+
+Placement = Placed | Size | Plan | Matrix | tuple["Placement", ...]
+"""The placement of any value of a program: a tensor, an int or float, a plan's part, a matrix, a tuple of them."""
 
 
 def _points_text(points: Pointing) -> str:

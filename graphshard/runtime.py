@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphshard.capture.export import Captured
+from graphshard.hoisted import Constants, Split, split
 from graphshard.passes.base import Program, part_of
-from graphshard.passes.pipeline import Pipeline, Stage
+from graphshard.passes.pipeline import Options, Pipeline, Stage, passes_for
 from graphshard.shard import Shard
 
 
@@ -21,6 +23,11 @@ class Compiled:
 
     captured: Captured
     stages: list[Stage]
+
+    @cached_property
+    def split(self) -> Split | None:
+        """The program in the part that is run once for each graph, and that of every step."""
+        return split(self.program)
 
     @property
     def program(self) -> Program:
@@ -32,13 +39,13 @@ class Compiled:
         return any(spec.target == "dropout_key" for spec in self.program.inputs)
 
 
-def compile_captured(captured: Captured, pipeline: Pipeline | None = None) -> Compiled:
-    """Run the passes over a captured module.
+def compile_captured(captured: Captured, options: Options | None = None) -> Compiled:
+    """Run the passes that ``options`` ask for (by default all) over a captured module.
 
     Raises:
         UnsupportedOperation: it cannot be distributed exactly.
     """
-    return Compiled(captured, (pipeline or Pipeline()).run(captured.program))
+    return Compiled(captured, Pipeline(passes_for(options or Options())).run(captured.program))
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,19 @@ def program_inputs(program: Program, state: State, flat: Sequence[Tensor], graph
     return values
 
 
-def run(compiled: Compiled, state: State, flat: Sequence[Tensor], graph: GraphParts) -> Any:
-    """One forward: forward's return value; buffers that it changes are changed in ``state``."""
-    program = compiled.program
-    results = program.module(*program_inputs(program, state, flat, graph))
+def run(
+    compiled: Compiled, state: State, flat: Sequence[Tensor], graph: GraphParts, constants: Constants
+) -> Any:
+    """One forward: forward's return value; buffers that it changes are changed in ``state``.
+
+    Args:
+        constants: the model's, of the steps before.
+    """
+    inputs = program_inputs(compiled.program, state, flat, graph)
+    if (part := compiled.split) is None:
+        results = compiled.program.module(*inputs)
+    else:
+        results = part.step(*inputs, *constants.of(part, inputs, graph["group", ()]))
     return finish(compiled, state, results)
 
 

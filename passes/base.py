@@ -27,12 +27,14 @@ class Input:
         kind: "parameter", "buffer", "constant", "user" (an argument of forward) or "graph" (part of a shard).
         target: the state_dict key, the number of the flat user argument, or the name of the graph part.
         of: of a graph part, the node set and its plan, or the edge set; none for the unnamed ones.
+        constant: for an argument of forward, that it needs no gradient: it may be a constant of the graph.
     """
 
     name: str
     kind: str
     target: str
     of: tuple[str, ...] = ()
+    constant: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@
             -> distribute_batch_norm -> expand_losses -> expand_reductions -> stack_reductions
             -> expand_extremes -> expand_scatters -> insert_halo_sync -> insert_all_reduce -> sum_gradients
 
+and then the passes that make it faster, each of which :class:`Options` can leave out::
+
+            -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
+            -> move_halo_syncs -> hoist_graph_constants
+
 The pipeline alone copies, lints, recompiles and checks placements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.distribute_batch_norm import DistributeBatchNorm
@@ -20,10 +25,17 @@ from graphshard.passes.expand_extremes import ExpandExtremes
 from graphshard.passes.expand_losses import ExpandLosses
 from graphshard.passes.expand_reductions import ExpandReductions
 from graphshard.passes.expand_scatters import ExpandScatters
+from graphshard.passes.fold_scales import FoldScales
+from graphshard.passes.free_constants import FreeConstants
 from graphshard.passes.globalize_ids import GlobalizeIds
+from graphshard.passes.hoist_graph_constants import HoistGraphConstants
 from graphshard.passes.infer_placement import InferPlacement, check_placed
 from graphshard.passes.insert_all_reduce import InsertAllReduce
 from graphshard.passes.insert_halo_sync import InsertHaloSync
+from graphshard.passes.lower_aggregations import LowerAggregations
+from graphshard.passes.move_halo_syncs import MoveHaloSyncs
+from graphshard.passes.reassociate_aggregations import ReassociateAggregations
+from graphshard.passes.sort_edges import SortEdges
 from graphshard.passes.stack_reductions import StackReductions
 from graphshard.passes.sum_gradients import SumGradients
 
@@ -48,6 +60,53 @@ def correctness_passes() -> tuple[Pass, ...]:
 
 
 @dataclass(frozen=True)
+class Options:
+    """Which passes make the program faster; every combination is exact.
+
+    Attributes:
+        free_constants: what takes only a dtype, a device or a size from a value does not wait for it.
+        lower_aggregations: gathers and scatters along constant edges become sparse matrix products.
+        sort_edges: edges are numbered in the order of the rows that they are summed into.
+        fold_scales: a constant factor of each row becomes part of the weights of its edges; changes rounding.
+        reassociate_aggregations: a dense product stands where it makes an aggregation cheapest; changes rounding.
+        move_halo_syncs: a sync stands where it is cheapest along ops that work row by row.
+        hoist_graph_constants: what depends on the graph alone is computed once for each graph.
+    """
+
+    free_constants: bool = True
+    lower_aggregations: bool = True
+    sort_edges: bool = True
+    fold_scales: bool = True
+    reassociate_aggregations: bool = True
+    move_halo_syncs: bool = True
+    hoist_graph_constants: bool = True
+
+    @classmethod
+    def none(cls) -> Options:
+        """Only the passes that make a program exact."""
+        return cls(**{field.name: False for field in fields(cls)})
+
+
+def optimising_passes(options: Options) -> tuple[Pass, ...]:
+    """The passes that make an exact program faster, in order."""
+    passes: tuple[Pass, ...] = (
+        FreeConstants(),
+        LowerAggregations(),
+        SortEdges(),
+        FoldScales(),
+        ReassociateAggregations(),
+        MoveHaloSyncs(),
+        HoistGraphConstants(),
+    )
+    return tuple(step for step in passes if getattr(options, step.name))
+
+
+def passes_for(options: Options) -> tuple[Pass, ...]:
+    """Every pass that these options ask for, in order."""
+    return (*correctness_passes(), *optimising_passes(options))
+
+
+@dataclass(frozen=True)
 class Stage:
     """The program as one pass left it."""
 
@@ -58,9 +117,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Passes in order; :func:`correctness_passes` unless others are given."""
+    """Passes in order; all of :func:`correctness_passes` and :func:`optimising_passes` unless others are given."""
 
-    passes: Sequence[Pass] = field(default_factory=correctness_passes)
+    passes: Sequence[Pass] = field(default_factory=lambda: passes_for(Options()))
 
     def run(self, program: Program) -> list[Stage]:
         """Every stage, the captured program first; ``program`` itself stays as it is.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from graphshard import local_ops
+from graphshard import aggregation, local_ops
 from graphshard.passes.base import Emitter
-from graphshard.placement import Edges, Halo, Kept, Owned, Rows
+from graphshard.placement import Edges, Halo, Kept, Owned, Rows, Sorted
 
 aten = torch.ops.aten
 
@@ -24,5 +24,9 @@ def row_ids(emit: Emitter, rows: Rows) -> fx.Node:
         mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
         ids = row_ids(emit, rows.rows)
         return emit.call(aten.index.Tensor, ids, [mask], example=emit.program.fake_rows())
+    if isinstance(rows, Sorted):
+        order = next(n for n in emit.graph.nodes if n.name == rows.by)
+        ids = row_ids(emit, rows.rows)
+        return emit.call(aggregation.sort_edges, ids, order, example=emit.program.fake_rows())
     parts = [row_ids(emit, part) for part in rows.parts]
     return emit.call(local_ops.join_ids, parts, example=emit.program.fake_rows())

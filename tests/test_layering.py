@@ -1,7 +1,7 @@
 """The architecture, enforced: what may import what.
 
-errors, halo, roles, placement  <-  kernels  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime, check
-                                <-  api  <-  tools
+errors, halo, roles, placement  <-  kernels  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime,
+                                check  <-  api  <-  tools
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     },
     {"passes"},
     {"printing", "names", "differ", "costs", "rules"},
-    {"capture", "runtime", "arguments", "check"},
+    {"capture", "runtime", "hoisted", "arguments", "check"},
     {"api", "inspect_model", "training"},
     {"tools"},
 ]

@@ -23,12 +23,18 @@ from graphshard.sets import Schema, Sizes
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What capture has to know of one tensor argument: its role, dtype, the sizes after the rows, and its set."""
+    """What a program has to know of one tensor argument.
+
+    Attributes:
+        role: what its rows are. dtype: of it. trailing: the sizes after the rows. of: the set of its rows.
+        needs_grad: whether a backward computes its gradient. Without one it is a constant of the graph.
+    """
 
     role: Role
     dtype: torch.dtype
     trailing: tuple[int, ...]
     of: str = ""
+    needs_grad: bool = False
 
     @property
     def width(self) -> int:
@@ -95,7 +101,7 @@ def with_node_parameters(signature: Signature, model: nn.Module, sets: Mapping[s
     """
     every = dict(model.named_parameters(remove_duplicate=False))
     specs = tuple(
-        (name, TensorSpec(Role.NODE, every[name].dtype, tuple(every[name].shape[1:]), of))
+        (name, TensorSpec(Role.NODE, every[name].dtype, tuple(every[name].shape[1:]), of, True))
         for name, of in sets.items()
     )
     return replace(signature, parameters=specs)

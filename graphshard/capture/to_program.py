@@ -29,6 +29,7 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
     module = tidy(exported.graph_module)
     inputs, constants = [], {}
     arguments = iter(range(1 << 20))
+    needs_grad = [flag for spec in signature.tensors for flag in _gradients(spec)]
     for spec in exported.graph_signature.input_specs:
         name = getattr(spec.arg, "name", "")
         target = (spec.target or "").removeprefix("model.")
@@ -40,7 +41,9 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
             inputs.append(Input(name, "constant", str(spec.target)))
             constants[str(spec.target)] = exported.constants[str(spec.target)].detach()
         elif spec.kind is InputKind.USER_INPUT:
-            inputs.append(Input(name, "user", str(next(arguments))))
+            number = next(arguments)
+            constant = not needs_grad[number]
+            inputs.append(Input(name, "user", str(number), constant=constant))
         else:
             raise CaptureError(f"the model holds a {spec.kind.name}, which cannot be captured")
     outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
@@ -51,6 +54,11 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
     for node in module.graph.nodes:
         _strip_wrapper(node)
     return program
+
+
+def _gradients(spec: TensorSpec) -> list[bool]:
+    """Whether each of the program inputs that a tensor becomes needs a gradient."""
+    return [False, spec.needs_grad] if spec.role is Role.ADJACENCY else [spec.needs_grad]
 
 
 def _as_parameter(spec: Input, signature: Signature) -> Input:

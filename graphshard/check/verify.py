@@ -30,6 +30,7 @@ from graphshard.groups import default_group
 from graphshard.launch import launch
 from graphshard.node_parameters import GivenParameters, sets_of, with_owned_rows
 from graphshard.partition import partition
+from graphshard.passes.pipeline import Options
 from graphshard.roles import GivenRole, Member, Role, as_member
 from graphshard.runtime import Compiled, compile_captured
 from graphshard.shard import Shard
@@ -53,6 +54,7 @@ class Setting:
         dtype: floating dtype of model and data; None leaves both as they are.
         roles: given by the user.
         node_parameters: those that hold one row for each node.
+        options: which passes make the program faster.
     """
 
     training: bool
@@ -60,6 +62,7 @@ class Setting:
     dtype: torch.dtype | None
     roles: Mapping[str, Member]
     node_parameters: Mapping[str, str] = field(default_factory=dict)
+    options: Options = Options()  # noqa: RUF009 (frozen)
 
     @property
     def label(self) -> str:
@@ -77,6 +80,7 @@ def verify(
     transport: str = "threads",
     roles: Mapping[str, GivenRole] | None = None,
     node_parameters: GivenParameters = (),
+    options: Options | None = None,
     fault: Fault | None = None,
     timeout: float = 600.0,
 ) -> Report:
@@ -98,7 +102,7 @@ def verify(
         method: how to partition, as for :func:`graphshard.partition`.
         transport: "threads" (ranks simulated in this process, the same ops) or "processes" (real gloo
             processes; ``model`` must then be picklable, as a function of an importable module is).
-        roles, node_parameters: as for :func:`graphshard.distribute`.
+        roles, node_parameters, options: as for :func:`graphshard.distribute`.
         fault: a fault to plant, for tests of the check itself.
         timeout: seconds for each run.
 
@@ -130,7 +134,8 @@ def verify(
     parts = Parts(partition(graph, 1)[0], list(partition(graph, num_parts, method=method)))
     base = make_model(model)
     rows: list[Row] = []
-    for run in _runs(base, parts, modes, Setting(True, True, dtype, known, sets_of(node_parameters))):
+    setting = Setting(True, True, dtype, known, sets_of(node_parameters), options or Options())
+    for run in _runs(base, parts, modes, setting):
         if transport == "threads":
             rows += run.on_threads(fault, timeout)
         else:
@@ -212,7 +217,7 @@ def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
     signature = with_node_parameters(bound.signature, model, setting.node_parameters)
     # What a module keeps of the examples (a loss term, an attention) would not let it be copied.
     with untouched(model):
-        compiled = compile_captured(capture(model, signature))
+        compiled = compile_captured(capture(model, signature), setting.options)
         check_capture(model, compiled)
     return Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)
 

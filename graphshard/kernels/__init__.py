@@ -2,6 +2,6 @@
 
 structure.py       the matrix of a set of edges and its transpose, as tensors
 interface.py       what kernels there are, and which implementation a tensor gets
-numba_cpu.py       numba loops on the CPU's cores (vectors.py, numba_kernels.py), if numba is installed
+numba_cpu.py       numba loops on the CPU's cores (numba_kernels.py, edge_loops.py, vectors.py), if numba is installed
 torch_sparse.py    torch's own sparse and scatter ops, on any device
 """

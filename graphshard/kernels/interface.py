@@ -35,7 +35,7 @@ class Kernels(Protocol):
         """``out[e] = share[e] * (grad[e] - sum of share * grad)`` over the edges of e's group."""
 
     def extremes(self, grouped: Grouped, table: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        """The largest (sign 1) or smallest (-1) row of the table at the other ends, and int32 how many equal it.
+        """The largest (sign 1) or smallest (-1) row of the table at the other ends, and how many equal it.
 
         A group without edges has the extreme 0 and no tie; a NaN is the extreme, and equal to nothing.
         """

@@ -55,8 +55,9 @@ class NumbaKernels:
 
     def extremes(self, grouped: Grouped, table: Tensor, sign: int) -> tuple[Tensor, Tensor]:
         out = table.new_empty((grouped.groups, *table.shape[1:]))
-        ties, width = torch.empty(out.shape, dtype=torch.int32), _width(table)
-        _run(loops.extremes, grouped, (grouped.other, table, width, sign, out, ties), width)
+        ties, width = torch.empty_like(out), _width(table)
+        loop = loops.largest if sign > 0 else loops.smallest
+        _run(loop, grouped, (grouped.other, table, width, out, ties), width)
         return out, ties
 
     def extremes_gradient(self, grouped: Grouped, table: Tensor, best: Tensor, share: Tensor) -> Tensor:

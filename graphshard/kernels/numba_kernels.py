@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from graphshard.kernels.vectors import dot_rows, sum_rows
+from graphshard.kernels.edge_loops import dot_rows, hit_rows, largest_rows, smallest_rows, sum_rows
 
 _compiled: Any = njit(nogil=True, boundscheck=False, cache=True, error_model="numpy")
 
@@ -128,40 +128,23 @@ def softmax_gradient(rowptr: Any, shares: Any, grad: Any, heads: int, out: Any, 
 
 
 @_compiled
-def extremes(
-    rowptr: Any, col: Any, table: Any, width: int, sign: int, out: Any, ties: Any, lo: int, hi: int
-) -> None:
-    """The largest (sign 1) or smallest (sign -1) of ``table[col[p]]`` for each column, and how many are equal to it.
-
-    A row without edges gets 0 and no tie; a NaN is the extreme, and equal to nothing.
-    """
+def largest(rowptr: Any, col: Any, table: Any, width: int, out: Any, ties: Any, lo: int, hi: int) -> None:
+    """The largest of ``table[col[p]]`` in each column, and how many equal it; 0 and 0 for a row without edges."""
     for i in range(lo, hi):
-        at = i * width
-        for f in range(width):
-            out[at + f] = 0
-            ties[at + f] = 0
-        for p in range(rowptr[i], rowptr[i + 1]):
-            row = col[p] * width
-            first = p == rowptr[i]
-            for f in range(width):
-                value, best = table[row + f], out[at + f]
-                better = first or (value - best) * sign > 0 or np.isnan(value)
-                out[at + f] = value if better else best
-                same = 1 if value == out[at + f] else 0
-                ties[at + f] = same if better else ties[at + f] + same
+        largest_rows(out, ties, i * width, table, width, col, rowptr[i], rowptr[i + 1])
+
+
+@_compiled
+def smallest(rowptr: Any, col: Any, table: Any, width: int, out: Any, ties: Any, lo: int, hi: int) -> None:
+    """The smallest of ``table[col[p]]`` in each column, and how many equal it; 0 and 0 for a row without edges."""
+    for i in range(lo, hi):
+        smallest_rows(out, ties, i * width, table, width, col, rowptr[i], rowptr[i + 1])
 
 
 @_compiled
 def extremes_gradient(
-    t_rowptr: Any, t_row: Any, table: Any, best: Any, share: Any, width: int, out: Any, lo: int, hi: int
+    rowptr: Any, col: Any, table: Any, best: Any, share: Any, width: int, out: Any, lo: int, hi: int
 ) -> None:
-    """``out[j] = sum of share[i] * (table[j] == best[i])`` over the rows i that read j, by column."""
+    """``out[j] = sum of share[i] * (table[j] == best[i])`` over the rows i = ``col[p]`` that read j."""
     for j in range(lo, hi):
-        at = j * width
-        for f in range(width):
-            out[at + f] = 0
-        for p in range(t_rowptr[j], t_rowptr[j + 1]):
-            row = t_row[p] * width
-            for f in range(width):
-                hit = out.dtype.type(table[at + f] == best[row + f])
-                out[at + f] += share[row + f] * hit  # a product, as PyTorch's: 0 times infinity is NaN
+        hit_rows(out, table, j * width, best, share, width, col, rowptr[j], rowptr[j + 1])

@@ -92,13 +92,13 @@ def _padded(index: Tensor, dtype: torch.dtype) -> Tensor:
 
 def by_group(values: Tensor, grouped: Grouped) -> Tensor:
     """``[edges, ...]`` values by the edges' numbers, in the order of the groups; contiguous."""
-    return values.contiguous() if grouped.ordered else values[grouped.edge[: grouped.edges]]
+    if grouped.ordered:
+        return values.contiguous()
+    return values.index_select(0, grouped.edge[: grouped.edges])
 
 
 def by_number(values: Tensor, grouped: Grouped) -> Tensor:
     """The inverse of :func:`by_group`."""
     if grouped.ordered:
         return values
-    out = torch.empty_like(values)
-    out[grouped.edge[: grouped.edges].long()] = values
-    return out
+    return torch.empty_like(values).index_copy_(0, grouped.edge[: grouped.edges].long(), values)

@@ -50,8 +50,9 @@ class TorchKernels:
         group = _group(grouped).view(-1, *[1] * (table.dim() - 1)).expand_as(values)
         out = table.new_zeros((grouped.groups, *table.shape[1:]))
         out = out.scatter_reduce(0, group, values, "amax" if sign > 0 else "amin", include_self=False)
-        ties = torch.zeros(out.shape, dtype=torch.int32, device=out.device)
-        return out, ties.scatter_add(0, group, (values == out.gather(0, group)).int())
+        return out, torch.zeros_like(out).scatter_add(
+            0, group, (values == out.gather(0, group)).to(out.dtype)
+        )
 
     def extremes_gradient(self, grouped: Grouped, table: Tensor, best: Tensor, share: Tensor) -> Tensor:
         group, other = _group(grouped), grouped.other[: grouped.edges]

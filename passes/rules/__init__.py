@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphshard.passes.rules import (
+    aggregate,
     communication,
     create,
     features,
@@ -41,6 +42,7 @@ FAMILIES = (
     training,
     random,
     communication,
+    aggregate,
 )
 """In this order: ``write`` takes over some ops of ``scatter`` and passes on what it does not handle."""
 

@@ -45,6 +45,16 @@ def pad_halo(call: Call) -> Placement:
     return replace(placed, dims=(halo, *placed.dims[1:]), points=None, uniform=False)
 
 
+def own_rows(call: Call) -> Placement:
+    """Owned rows of owned and halo rows."""
+    placed = call.tensor("arg0")
+    halo = placed.dims[0] if placed.dims else None
+    rows, _ = call.rows_of_size(call["arg1"])
+    if not isinstance(halo, Halo) or rows != Owned(halo.nodes):
+        call.refuse(f"takes the rows {rows} of {placed}")
+    return Placed((rows, *placed.dims[1:]))
+
+
 def extreme(call: Call) -> Placement:
     """This rank's own maximum or minimum over rows."""
     placed = call.values(call["arg0"])
@@ -128,6 +138,7 @@ RULES: dict[str, Rule] = {
     "graphshard.local_ops.zero_of": zero_of,
     "graphshard.local_ops.element_ids": element_ids,
     "graphshard.local_ops.pad_halo": pad_halo,
+    "graphshard.local_ops.own_rows": own_rows,
     "graphshard.local_ops.global_count": global_count,
     "graphshard.local_ops.dropout_rows": dropout_rows,
     "graphshard.local_ops.random_like": random_like,

@@ -1,0 +1,44 @@
+"""hoist_graph_constants: what depends on the graph alone is computed once for each graph, not in every step.
+
+Before::  A = edge_structure(dst, src, n, n + h); w = ...; ax = weighted_sum(halo_sync(x), w, A); y = linear(ax, W)
+After::   the same, with A, w, the sync and ax marked as constants; every step runs only ``y = linear(ax, W)``
+
+Self loops, degrees, normalisations, sorted edges, and what is computed from features that need no gradient, syncs
+included, are such constants. ``graphshard.hoisted`` keeps their values as long as the data stays the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from graphshard.passes.base import Program
+from graphshard.passes.constants import constant_values, constants_first
+
+ONCE = "once"
+"""The key in ``node.meta`` that marks what is computed once for each graph."""
+
+
+@dataclass(frozen=True)
+class HoistGraphConstants:
+    """Mark each constant of the graph; counts them."""
+
+    name: str = "hoist_graph_constants"
+
+    def run(self, program: Program) -> int:
+        constants_first(program)
+        constants = constant_values(program)
+        marked = 0
+        for node in program.graph.nodes:
+            once = node in constants and node.op == "call_function" and not _is_cheap(node, constants)
+            marked += once and not node.meta.get(ONCE, False)
+            if once:
+                node.meta[ONCE] = True
+        return marked
+
+
+def _is_cheap(node: fx.Node, constants: frozenset[fx.Node]) -> bool:
+    """A fill that only a step reads: memory that is better taken when it is needed."""
+    return node.target is torch.ops.aten.full.default and constants.isdisjoint(node.users)
