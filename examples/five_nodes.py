@@ -52,7 +52,8 @@ def main() -> None:
     for make in (gcn, gat):
         torch.manual_seed(0)
         print(f"\n{make.__name__}: {graphshard.verify(make, graph(), 2, method=PARTS).summary()}")
-        print(graphshard.diff(make(), sharded))
+        # Without the passes that only make it faster: every sync stands where the layer's code reads a source.
+        print(graphshard.diff(make(), sharded, options=graphshard.Options.none()))
 
 
 if __name__ == "__main__":

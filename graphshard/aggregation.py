@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import Structure, build
 
@@ -89,7 +90,11 @@ def weighted_sum(x: Tensor, weight: Tensor | None, structure: Structure) -> Tens
 
     Returns:
         ``[rows, ...]``, of x's dtype.
+
+    Raises:
+        GraphshardError: the dtypes differ.
     """
+    _check_dtypes(x, weight)
     heads = 1 if weight is None or weight.dim() == 1 else weight.size(1)
     table = x.reshape(x.size(0), heads, x.shape[1:].numel() // heads)
     weights = None if weight is None else weight.reshape(-1, heads)
@@ -124,7 +129,13 @@ def dots(rows: Tensor, table: Tensor, structure: Structure) -> Tensor:
     Returns:
         ``[edges, heads]``.
     """
+    _check_dtypes(rows, table)
     return _Dots.apply(rows, table, structure)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _check_dtypes(a: Tensor, b: Tensor | None) -> None:
+    if b is not None and a.dtype != b.dtype:
+        raise GraphshardError(f"an aggregation takes tensors of one dtype, not {a.dtype} and {b.dtype}")
 
 
 class _Dots(torch.autograd.Function):

@@ -23,7 +23,7 @@ from graphshard.errors import (
     ShardError,
     UnsupportedOperation,
 )
-from graphshard.groups import all_gather_object, default_group, group_rank, group_size
+from graphshard.groups import all_gather_object, default_group, group_rank, group_size, meet_threads
 from graphshard.hoisted import Constants
 from graphshard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.passes.pipeline import Options, Stage
@@ -111,7 +111,7 @@ class DistributedModule(nn.Module):
                 "rank(s); partition the data into as many parts as there are ranks"
             )
         try:
-            compiled = self._compile(bound.signature)
+            compiled = self._compile(bound.signature, group)
         except (CaptureError, UnsupportedOperation) as error:
             raise _with_hint(error, self._model, bound) from None
         self._check_small(bound.shard, compiled)
@@ -124,7 +124,7 @@ class DistributedModule(nn.Module):
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
-        return self._compile(self._bind(args, kwargs).signature).stages
+        return self._compile(self._bind(args, kwargs).signature, "").stages
 
     def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """``optimizer.state_dict()`` with the moments of node parameters whole, as one machine has them.
@@ -150,7 +150,7 @@ class DistributedModule(nn.Module):
         sets = self._node_parameters.sets
         return replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
 
-    def _compile(self, signature: Signature) -> Compiled:
+    def _compile(self, signature: Signature, group: str) -> Compiled:
         key = (
             python_state(self._model),
             signature.leaves,
@@ -160,8 +160,10 @@ class DistributedModule(nn.Module):
             signature.schema,
         )
         if key not in self._compiled:
-            # torch.export keeps global state, and simulated ranks are threads. They meet again in
-            # _compare_ranks, so none runs its program while another still captures.
+            # torch.export sets flags of the whole process, which change what an optimiser computes (in torch 2.13
+            # its step count is then a float32 tensor). Simulated ranks are threads: none captures while another
+            # still runs; they meet here, and again in _compare_ranks.
+            meet_threads(group)
             with _COMPILING, untouched(self._model):
                 captured = capture(self._model, signature)
                 compiled = compile_captured(captured, self._options)

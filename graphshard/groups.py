@@ -71,6 +71,13 @@ def all_gather_object(obj: Any, group: str) -> list[Any]:
     return gathered
 
 
+def meet_threads(group: str) -> None:
+    """Wait for all ranks where they are threads of one process; ranks with a process each need not."""
+    pg = resolve(group)
+    if pg is not None and pg.name() == "simulated":
+        dist.barrier(group=pg)
+
+
 @dataclass
 class ByteCounter:
     """Bytes this rank sent to other ranks: ``halo_bytes`` in halo syncs and reduces, ``reduce_bytes`` in

@@ -50,14 +50,6 @@ class Split:
     step: fx.GraphModule
     reads: tuple[int, ...]
     exchanges: bool
-    _numbers: dict[fx.Node, int] = field(default_factory=dict)
-
-    def numbers(self, table: Table) -> dict[fx.Node, int]:
-        """How each value of the program is computed, by numbers of this table (always the same one)."""
-        if not self._numbers:
-            self._numbers.update(structure_of(self.program, table))
-        return self._numbers
-
 
 def split(program: Program) -> Split | None:
     """Cut a program; None where nothing is marked."""
@@ -92,22 +84,24 @@ class Constants:
         data: the inputs that they were computed from, and their versions; kept, so that no other takes their memory.
         values: by how they are computed.
         table: numbers the ways to compute something.
+        numbers: of the kept values of each program, by these.
     """
 
     data: dict[Any, tuple[Any, int]] = field(default_factory=dict)
     values: dict[int, Any] = field(default_factory=dict)
     table: Table = field(default_factory=dict)
+    numbers: dict[int, tuple[Split, list[int]]] = field(default_factory=dict)
 
     def of(self, part: Split, inputs: Sequence[Any], group: str) -> list[Any]:
         """The kept values for these inputs of the program, computed where they are not known.
 
         Collective where the marked part communicates: all ranks compute if any of them has to.
         """
-        numbers = part.numbers(self.table)
+        numbers = self._numbers(part)
         specs = [(spec.kind, spec.target, spec.of) for spec in part.program.inputs]
         read = {specs[i]: (inputs[i], _version(inputs[i])) for i in part.reads}
         changed = any(key in self.data and not _is_same(self.data[key], new) for key, new in read.items())
-        stale = changed or any(numbers[node] not in self.values for node in part.kept)
+        stale = changed or any(number not in self.values for number in numbers)
         if part.exchanges:
             stale = _any_rank(stale, group)
         if stale:
@@ -115,9 +109,15 @@ class Constants:
                 self.values.clear()
                 self.data.clear()
             found = _compute(part, inputs)
-            self.values.update({numbers[node]: found[node] for node in part.kept})
+            self.values.update(zip(numbers, found, strict=True))
             self.data.update(read)
-        return [self.values[numbers[node]] for node in part.kept]
+        return [self.values[number] for number in numbers]
+
+    def _numbers(self, part: Split) -> list[int]:
+        if id(part) not in self.numbers:
+            known = structure_of(part.program, self.table)
+            self.numbers[id(part)] = part, [known[node] for node in part.kept]
+        return self.numbers[id(part)][1]
 
 
 def _version(value: Any) -> int:
@@ -145,7 +145,7 @@ def _any_rank(mine: bool, group: str) -> bool:
     return bool(flag.item())
 
 
-def _compute(part: Split, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
+def _compute(part: Split, inputs: Sequence[Any]) -> list[Any]:
     """Every marked value that a step reads; what only leads to them is freed on the way."""
     marked = [n for n in part.program.graph.nodes if n.meta.get(ONCE)]
     left = {node: sum(user in marked for user in node.users) for node in marked}
@@ -160,4 +160,4 @@ def _compute(part: Split, inputs: Sequence[Any]) -> dict[fx.Node, Any]:
                     left[value] -= 1
                     if not left[value] and value not in part.kept:
                         del known[value]
-    return {node: known[node] for node in part.kept}
+    return [known[node] for node in part.kept]

@@ -113,12 +113,12 @@ class _Lowering:
         q, k = map(self._gathered, product.args)
         if q is None or k is None or ndim not in (2, 3):
             return None
+        tables = [_cast(emit, found.table, node.meta["val"].dtype) for found in (q, k)]
         if shape_of(q.table)[1:] != shape_of(k.table)[1:]:
             return None
         if _is_foreign(q.index) and not _is_foreign(k.index):
-            q, k = k, q
+            q, k, tables = k, q, tables[::-1]
         structure = self._structure(q, k)
-        tables = [q.table, k.table]
         if ndim == 2:
             tables = [emit.call(aten.unsqueeze.default, t, 1) for t in tables]
         example = node.meta["val"] if ndim == 3 else node.meta["val"].unsqueeze(-1)
@@ -172,9 +172,9 @@ class _Lowering:
                 source, weights = self._gathered(message), self._weight(weight, values)
                 if source is not None and weights is not None:
                     structure = self._structure(Gathered(found.base, found.index), source)
-                    return emit.call(
-                        aggregation.weighted_sum, source.table, weights, structure, example=example
-                    )
+                    # A product of two dtypes is of the wider one.
+                    table, weights = (_cast(emit, n, example.dtype) for n in (source.table, weights))
+                    return emit.call(aggregation.weighted_sum, table, weights, structure, example=example)
         structure, end = self._with_end(found.index, found.base)
         if end == "column":
             structure = self._structure(*[Gathered(found.base, found.index)] * 2)
@@ -266,6 +266,14 @@ class _Lowering:
             made.meta["placement"] = matrix
             self.structures[key] = made
         return self.structures[key]
+
+
+def _cast(emit: Emitter, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    if node.meta["val"].dtype == dtype:
+        return node
+    made = emit.call(aten._to_copy.default, node, dtype=dtype)
+    made.meta["placement"] = node.meta["placement"]
+    return made
 
 
 def _attached(node: fx.Node) -> Any:

@@ -24,6 +24,7 @@ from graphshard.passes.base import Emitter, Program
 from graphshard.passes.constants import constant_values, last_of
 from graphshard.passes.infer_placement import InferPlacement, infer
 from graphshard.passes.row_by_row import works_row_by_row
+from graphshard.passes.structural import restore_order
 from graphshard.placement import Placed, Rows, Sorted
 
 _MAKERS = (aggregation.gather, aggregation.dots, aggregation.edge_softmax)
@@ -86,6 +87,7 @@ def _sort(program: Program, edges: Rows) -> bool:
         for value in node.all_input_nodes:
             if value in constants and _runs_over(value, edges):
                 node.replace_input_with(value, sorter.sorted(value))
+    restore_order(program)
     return True
 
 

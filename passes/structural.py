@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,6 +58,24 @@ def merge_duplicates(program: Program) -> None:
         if known is not node:
             node.replace_all_uses_with(known)
             program.graph.erase_node(node)
+
+
+def restore_order(program: Program) -> None:
+    """Put every call behind its arguments, and otherwise as early as it stood."""
+    order = {node: i for i, node in enumerate(program.graph.nodes)}
+    waiting = {node: len(node.all_input_nodes) for node in order}
+    ready = [i for node, i in order.items() if not waiting[node]]
+    nodes, placed = list(order), list[fx.Node]()
+    heapq.heapify(ready)
+    while ready:
+        node = nodes[heapq.heappop(ready)]
+        placed.append(node)
+        for user in node.users:
+            waiting[user] -= 1
+            if not waiting[user]:
+                heapq.heappush(ready, order[user])
+    for before, after in pairwise(placed):
+        before.append(after)
 
 
 def is_random(node: fx.Node) -> bool:

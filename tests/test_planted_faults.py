@@ -77,8 +77,17 @@ def check_every_fault(model: nn.Module, data: dict[str, Tensor], kinds: set[str]
     faults = faults_of(run.prepared.compiled)
     assert {f.how for f in faults} == {"drop", "drop backward"}
     assert kinds <= {f.node.rsplit("_", 1)[-1] for f in faults}
+    faults = [fault for fault in faults if fault.node.removesuffix("_in") not in without_gradient(run)]
     missed = [str(fault) for fault in faults if all(row.passed for row in run.on_threads(fault))]
     assert not missed
+
+
+def without_gradient(run: Verification) -> set[str]:
+    """Parameters whose gradient is 0 on paper, on every rank too: a bias that a softmax takes out again."""
+    found = {
+        name: value.value.abs().max() for (kind, name), value in run.reference.items() if kind == "gradient"
+    }
+    return {name.replace(".", "_") for name, size in found.items() if size < 1e-12 * max(found.values())}
 
 
 @pytest.mark.parametrize("kind", ["gcn", "sage", "gat", "gatv2", "gin", "transformer"])

@@ -10,7 +10,7 @@ from graphshard.capture.export import capture
 from graphshard.inspect_model import argument_specs
 from graphshard.names import Names, dtype_text, op_name, plural
 from graphshard.passes.base import Input, Output, Program
-from graphshard.passes.pipeline import Pipeline
+from graphshard.passes.pipeline import Pipeline, correctness_passes
 from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Size, replicated
 from graphshard.printing import render, render_text
 
@@ -18,7 +18,7 @@ from graphshard.printing import render, render_text
 def stages_of(model):
     specs = argument_specs(model, None, {})
     leaves, structure = pytree.tree_flatten(((), specs))
-    return Pipeline().run(capture(model, Signature(tuple(leaves), structure, tuple(specs))).program)
+    return Pipeline(correctness_passes()).run(capture(model, Signature(tuple(leaves), structure, tuple(specs))).program)
 
 
 def small_program():

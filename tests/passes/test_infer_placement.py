@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphshard.errors import PlacementError
 from graphshard.passes.infer_placement import InferPlacement, check_placed
-from graphshard.passes.pipeline import Pipeline, correctness_passes
+from graphshard.passes.pipeline import Options, Pipeline, passes_for
 
 
 def _placed(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor, mask: Tensor) -> Tensor:
@@ -49,5 +49,5 @@ def test_the_pipeline_keeps_every_stage_and_the_program_it_was_given() -> None:
     before = [n.name for n in program.graph.nodes]
     stages = Pipeline().run(program)
     assert [n.name for n in program.graph.nodes] == before
-    assert [s.name for s in stages] == ["capture", *(p.name for p in correctness_passes())]
+    assert [s.name for s in stages] == ["capture", *(p.name for p in passes_for(Options()))]
     assert [n.name for n in stages[0].program.graph.nodes] == before
