@@ -51,6 +51,7 @@ class Split:
     reads: tuple[int, ...]
     exchanges: bool
 
+
 def split(program: Program) -> Split | None:
     """Cut a program; None where nothing is marked."""
     once = [n for n in program.graph.nodes if n.meta.get(ONCE)]

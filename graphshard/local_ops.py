@@ -27,6 +27,19 @@ def own_rows(x: Tensor, count: int) -> Tensor:
     return x.narrow(0, 0, count)
 
 
+def project_weight(weight: Tensor, a: Tensor) -> Tensor:
+    """``V`` with ``x V' = sum over c of a[h, c] * (x W')[h, c]``.
+
+    Args:
+        weight: ``[heads * width, features]``, of a linear layer. a: ``[1, heads, width]``.
+
+    Returns:
+        ``[heads, features]``.
+    """
+    heads, width = a.shape[1:]
+    return (weight.view(heads, width, -1) * a.view(heads, width, 1)).sum(1)
+
+
 def identity_of(dtype: torch.dtype, reduce: str) -> float | int | bool:
     """What a maximum ("max") or minimum ("min") of no value is: the least, or the greatest, of its dtype."""
     if dtype == torch.bool:

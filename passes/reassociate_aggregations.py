@@ -7,6 +7,10 @@ and the other way round for what is a constant of the graph, which is then aggre
 
     weighted_sum(halo_sync(linear(x, W)), w, A)     ->    linear(weighted_sum(halo_sync(x), w, A), W)
 
+A projection of what a product makes (the attention of GATConv) is one product as well::
+
+    sum(linear(x, W).view(-1, heads, width) * a, -1)    ->    linear(x, project_weight(W, a))
+
 ``A (X W)`` and ``(A X) W`` are the same number, rounded in another way.
 """
 
@@ -18,13 +22,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard import aggregation
+from graphshard import aggregation, local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.constants import constant_values
 from graphshard.passes.halo_rows import SYNC, synced
 from graphshard.passes.patterns import name_of, rows_of
 from graphshard.passes.rules.call import shape_of
-from graphshard.placement import Halo, Owned, Placed
+from graphshard.placement import Halo, Owned, Placed, replicated
 
 aten = torch.ops.aten
 
@@ -38,7 +42,7 @@ class ReassociateAggregations:
     def run(self, program: Program) -> int:
         edits = 0
         for node in list(program.graph.nodes):
-            made = _after(program, node) or _before(program, node)
+            made = _after(program, node) or _before(program, node) or _projected(program, node)
             if made is not None:
                 node.replace_all_uses_with(made)
                 program.graph.eliminate_dead_code()
@@ -106,6 +110,35 @@ def _before(program: Program, node: fx.Node) -> fx.Node | None:
         made = emit.call(product.target, total, w, example=node.meta["val"])
         made.meta["placement"] = node.meta["placement"]
     return made
+
+
+def _projected(program: Program, node: fx.Node) -> fx.Node | None:
+    """``(linear(x, W).view(-1, H, C) * a).sum(-1)`` with the same ``a [1, H, C]`` for every row."""
+    scaled: Any = node.args[0] if node.args else None
+    if name_of(node) != "sum" or list(node.args[1:]) not in ([[-1]], [[2]]) or name_of(scaled) != "mul":
+        return None
+    for heads, a in (scaled.args, scaled.args[::-1]):
+        product = heads.args[0] if name_of(heads) in ("view", "reshape") else None
+        if name_of(product) != "linear" or len(product.args) != 2 or not isinstance(a, fx.Node):
+            continue
+        x, weight = product.args
+        sizes, known = shape_of(heads), rows_of(x) is not None and rows_of(weight) is None is rows_of(a)
+        if not known or len(sizes) != 3 or shape_of(a) != (1, *sizes[1:]) or len(shape_of(x)) != 2:
+            continue
+        emit = Emitter(program, node)
+        with emit.before(node):
+            short = emit.call(local_ops.project_weight, weight, a, example=_projection(weight, sizes[1]))
+            short.meta["placement"] = replicated(2)
+            made = emit.call(product.target, x, short, example=node.meta["val"])
+        made.meta["placement"] = node.meta["placement"]
+        return made
+    return None
+
+
+def _projection(weight: fx.Node, heads: int) -> Any:
+    example = weight.meta["val"]
+    with example.fake_mode:
+        return example.new_empty((heads, example.shape[1]))
 
 
 _PRODUCTS = ("linear", "matmul", "mm")

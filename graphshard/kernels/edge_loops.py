@@ -4,7 +4,7 @@
 
     sum_rows:  out[:width]  = sum of weight[p] * table[col[p], :width]       p = start..stop-1
     dot_rows:  found[p]    += dot(row[:width], table[col[p], :width])
-    largest_rows, smallest_rows, hit_rows: extremes by column, and their gradient
+    softmax_row, softmax_gradient_row: shares among a row's edges; extreme_loops.py has the extremes
 
 A loop that numba compiles by itself adds into memory, a load and a store for every element of every edge. Here
 the sums stay in registers, and the rows of a few edges ahead are prefetched: their places in memory are random,
@@ -134,123 +134,94 @@ def dot_rows(
     return types.void(*given), generate
 
 
-def _extreme_rows(better_than: str) -> Any:
-    """An intrinsic that finds the extreme of each column, and how many are equal to it."""
-
-    @intrinsic
-    def extreme_rows(
-        typingctx: Any,  # noqa: ARG001 (numba passes it)
-        out: Any,
-        ties: Any,
-        out_at: Any,
-        table: Any,
-        width: Any,
-        col: Any,
-        start: Any,
-        stop: Any,
-    ) -> Any:
-        """``out[out_at:][:width]`` = the extreme of ``table[col[p] * width:][:width]``; 0 and no tie without edges.
-
-        A NaN is the extreme of its column, with no tie: it is equal to nothing.
-        """
-        given = (out, ties, out_at, table, width, col, start, stop)
-
-        def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
-            code = Code(context, builder, table.dtype)
-            args = [code.widened(kind, value) for kind, value in zip(given, values, strict=True)]
-            targets = [
-                code.element(code.address(k, a), args[2], code.size)
-                for k, a in zip(given[:2], args[:2], strict=True)
-            ]
-            source, cols = code.address(table, args[3]), code.address(col, args[5])
-            is_empty = builder.icmp_signed(">=", args[6], args[7])
-
-            def row(place: Any, column: Any) -> Any:
-                number = builder.mul(code.index(cols, col, place), args[4])
-                return code.element(source, builder.add(number, column), code.size)
-
-            def block_of(column: Any, block: Block) -> None:
-                worst = block.constant("-inf" if better_than == ">" else "inf")
-                one = block.constant(1.0)
-
-                def take(p: Any, carried: list[Any]) -> list[Any]:
-                    block.prefetch(row(builder.add(p, I64(AHEAD)), column))
-                    best, counts = carried[: block.count], carried[block.count :]
-                    new_best, new_counts = [], []
-                    for value, top, count in zip(block.load(row(p, column)), best, counts, strict=True):
-                        nan = builder.fcmp_unordered("uno", value, value)
-                        better = builder.or_(builder.fcmp_ordered(better_than, value, top), nan)
-                        tie = builder.fcmp_ordered("==", value, top)
-                        more = builder.select(tie, builder.fadd(count, one), count)
-                        new_best.append(builder.select(better, value, top))
-                        new_counts.append(builder.select(better, builder.select(nan, block.zero, one), more))
-                    return [*new_best, *new_counts]
-
-                found = code.loop(args[6], args[7], [worst] * block.count + [block.zero] * block.count, take)
-                none = block.splat_bit(is_empty)
-                found = [builder.select(none, block.zero, value) for value in found]
-                for part, target in zip((found[: block.count], found[block.count :]), targets, strict=True):
-                    block.store(part, code.element(target, column, code.size))
-
-            code.blocks(args[4], block_of)
-            return context.get_dummy_value()
-
-        return types.void(*given), generate
-
-    return extreme_rows
-
-
-largest_rows, smallest_rows = _extreme_rows(">"), _extreme_rows("<")
-
-
 @intrinsic
-def hit_rows(
+def softmax_row(
     typingctx: Any,  # noqa: ARG001 (numba passes it)
     out: Any,
-    table: Any,
-    at: Any,
-    best: Any,
-    share: Any,
-    width: Any,
-    col: Any,
+    scores: Any,
+    heads: Any,
+    small: Any,
     start: Any,
     stop: Any,
 ) -> Any:
-    """``out[at:][:width] = sum of share[row] * (table[at:][:width] == best[row])`` over the rows ``col[p]``.
-
-    A product, as PyTorch's own derivative has it: 0 times infinity is NaN.
-    """
-    given = (out, table, at, best, share, width, col, start, stop)
+    """``out[p] = exp(scores[p] - max) / (sum + small)`` for each head, over the edges p of one row."""
+    given = (out, scores, heads, small, start, stop)
 
     def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
-        code = Code(context, builder, table.dtype)
+        code = Code(context, builder, scores.dtype)
         args = [code.widened(kind, value) for kind, value in zip(given, values, strict=True)]
-        target = code.element(code.address(out, args[0]), args[2], code.size)
-        mine = code.element(code.address(table, args[1]), args[2], code.size)
-        sources = [code.address(k, a) for k, a in zip(given[3:5], args[3:5], strict=True)]
-        cols = code.address(col, args[6])
+        target, source = code.address(out, args[0]), code.address(scores, args[1])
+        added = context.cast(builder, args[3], small, scores.dtype)
 
-        def rows(place: Any, column: Any) -> list[Any]:
-            number = builder.add(builder.mul(code.index(cols, col, place), args[5]), column)
-            return [code.element(source, number, code.size) for source in sources]
+        def at(begin: Any, place: Any, column: Any) -> Any:
+            return code.element(begin, builder.add(builder.mul(place, args[2]), column), code.size)
 
-        def hit_block(column: Any, block: Block) -> None:
-            own, one = block.load(code.element(mine, column, code.size)), block.constant(1.0)
+        def heads_block(column: Any, block: Block) -> None:
+            def larger(p: Any, carried: list[Any]) -> list[Any]:
+                (value,) = block.load(at(source, p, column))
+                better = builder.fcmp_unordered(">", value, carried[0])  # a NaN stays
+                return [builder.select(better, value, carried[0])]
 
-            def add(p: Any, sums: list[Any]) -> list[Any]:
-                for place in rows(builder.add(p, I64(AHEAD)), column):
-                    block.prefetch(place)
-                tops, shares = (block.load(place) for place in rows(p, column))
-                hits = [
-                    builder.select(builder.fcmp_ordered("==", a, b), one, block.zero)
-                    for a, b in zip(own, tops, strict=True)
-                ]
-                return [block.multiply_add(h, s, t) for h, s, t in zip(hits, shares, sums, strict=True)]
+            (top,) = code.loop(args[4], args[5], [block.constant("-inf")], larger)
 
-            sums = code.loop(args[7], args[8], [block.zero] * block.count, add)
-            block.store(sums, code.element(target, column, code.size))
+            def power(p: Any, carried: list[Any]) -> list[Any]:
+                (value,) = block.load(at(source, p, column))
+                value = block.exponential(builder.fsub(value, top))
+                block.store([value], at(target, p, column))
+                return [builder.fadd(carried[0], value)]
 
-        code.blocks(args[5], hit_block)
+            (total,) = code.loop(args[4], args[5], [block.zero], power)
+            total = builder.fadd(total, block.splat(added))
+
+            def share(p: Any, _: list[Any]) -> list[Any]:
+                (value,) = block.load(at(target, p, column))
+                block.store([builder.fdiv(value, total)], at(target, p, column))
+                return []
+
+            code.loop(args[4], args[5], [], share)
+
+        code.blocks(args[2], heads_block, at_most=code.lanes)
+        return context.get_dummy_value()
+
+    return types.void(*given), generate
+
+
+@intrinsic
+def softmax_gradient_row(
+    typingctx: Any,  # noqa: ARG001 (numba passes it)
+    out: Any,
+    shares: Any,
+    grad: Any,
+    heads: Any,
+    start: Any,
+    stop: Any,
+) -> Any:
+    """``out[p] = shares[p] * (grad[p] - sum of shares * grad)`` for each head, over the edges p of one row."""
+    given = (out, shares, grad, heads, start, stop)
+
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
+        code = Code(context, builder, shares.dtype)
+        args = [code.widened(kind, value) for kind, value in zip(given, values, strict=True)]
+        target, parts, grads = (code.address(k, a) for k, a in zip(given[:3], args[:3], strict=True))
+
+        def at(begin: Any, place: Any, column: Any) -> Any:
+            return code.element(begin, builder.add(builder.mul(place, args[3]), column), code.size)
+
+        def heads_block(column: Any, block: Block) -> None:
+            def add(p: Any, carried: list[Any]) -> list[Any]:
+                ((share,), (g,)) = (block.load(at(begin, p, column)) for begin in (parts, grads))
+                return [block.multiply_add(share, g, carried[0])]
+
+            (total,) = code.loop(args[4], args[5], [block.zero], add)
+
+            def put(p: Any, _: list[Any]) -> list[Any]:
+                ((share,), (g,)) = (block.load(at(begin, p, column)) for begin in (parts, grads))
+                block.store([builder.fmul(share, builder.fsub(g, total))], at(target, p, column))
+                return []
+
+            code.loop(args[4], args[5], [], put)
+
+        code.blocks(args[3], heads_block, at_most=code.lanes)
         return context.get_dummy_value()
 
     return types.void(*given), generate

@@ -8,48 +8,14 @@ table each of them reads.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
-from graphshard.kernels.edge_loops import dot_rows, hit_rows, largest_rows, smallest_rows, sum_rows
+from graphshard.kernels.edge_loops import dot_rows, softmax_gradient_row, softmax_row, sum_rows
+from graphshard.kernels.extreme_loops import hit_rows, largest_rows, smallest_rows
 
 _compiled: Any = njit(nogil=True, boundscheck=False, cache=True, error_model="numpy")
-
-
-def exponential(x: Any) -> Any:
-    """``exp(x)`` for x <= 0, in x's own precision."""
-    raise NotImplementedError("numba compiles one of the forms below")
-
-
-@overload(exponential, inline="always")
-def _exponential(x: Any) -> Any:
-    return _exp_float32 if x is types.float32 else _exp_float64
-
-
-def _exp_float64(x: Any) -> Any:
-    return math.exp(x)
-
-
-def _exp_float32(x: Any) -> Any:
-    """``2^n * e^r`` with r in +-ln(2)/2: a polynomial that vectorises, to 1 unit in the last place.
-
-    Source of the coefficients: Cephes, ``expf`` (S. L. Moshier, 1989).
-    """
-    n = np.floor(x * np.float32(1.44269504088896341) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    y = np.float32(1.9875691500e-4)
-    y = y * r + np.float32(1.3981999507e-3)
-    y = y * r + np.float32(8.3334519073e-3)
-    y = y * r + np.float32(4.1665795894e-2)
-    y = y * r + np.float32(1.6666665459e-1)
-    y = y * r + np.float32(5.0000001201e-1)
-    y = y * r * r + r + np.float32(1)
-    power = np.int32((np.int32(max(n, np.float32(-127))) + np.int32(127)) << np.int32(23))
-    return y * power.view(np.float32)
 
 
 @_compiled
@@ -96,35 +62,14 @@ def dots(
 def softmax(rowptr: Any, scores: Any, heads: int, small: float, out: Any, lo: int, hi: int) -> None:
     """``out[p, h] = exp(s[p, h] - max) / (sum + small)`` over the edges p of row i, which lie side by side."""
     for i in range(lo, hi):
-        start, stop = rowptr[i] * heads, rowptr[i + 1] * heads
-        for h in range(heads):
-            top = scores[start + h] if start < stop else 0
-            for q in range(start + h, stop, heads):
-                top = max(top, scores[q])
-            for q in range(start + h, stop, heads):
-                out[q] = scores[q] - top
-        for q in range(start, stop):
-            out[q] = exponential(out[q])
-        for h in range(heads):
-            total = out.dtype.type(0)
-            for q in range(start + h, stop, heads):
-                total += out[q]
-            total += out.dtype.type(small)
-            for q in range(start + h, stop, heads):
-                out[q] /= total
+        softmax_row(out, scores, heads, small, rowptr[i], rowptr[i + 1])
 
 
 @_compiled
 def softmax_gradient(rowptr: Any, shares: Any, grad: Any, heads: int, out: Any, lo: int, hi: int) -> None:
     """``out[p, h] = share * (grad - sum of share * grad)`` over the edges p of row i."""
     for i in range(lo, hi):
-        start, stop = rowptr[i] * heads, rowptr[i + 1] * heads
-        for h in range(heads):
-            total = out.dtype.type(0)
-            for q in range(start + h, stop, heads):
-                total += shares[q] * grad[q]
-            for q in range(start + h, stop, heads):
-                out[q] = shares[q] * (grad[q] - total)
+        softmax_gradient_row(out, shares, grad, heads, rowptr[i], rowptr[i + 1])
 
 
 @_compiled

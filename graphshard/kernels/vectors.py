@@ -55,11 +55,16 @@ class Code:
     def put(self, value: Any, address: Any) -> None:
         self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=self.size)
 
-    def blocks(self, width: Any, body: Callable[[Any, Block], None]) -> None:
-        """``body(column, block)`` for blocks that cover the columns ``0..width-1``."""
+    @property
+    def lanes(self) -> int:
+        """Numbers in a vector of one cache line."""
+        return int(_LINE // self.size)
+
+    def blocks(self, width: Any, body: Callable[[Any, Block], None], at_most: int = _SIZES[0]) -> None:
+        """``body(column, block)`` for blocks of no more than ``at_most`` that cover the columns ``0..width-1``."""
         builder = self.builder
         column = cgutils.alloca_once_value(builder, I64(0))
-        for size in _SIZES:
+        for size in (size for size in _SIZES if size <= at_most):
             test = builder.function.append_basic_block("fits")
             inside = builder.function.append_basic_block("block")
             after = builder.function.append_basic_block("smaller")
@@ -144,6 +149,36 @@ class Block:
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         product = self.builder.fmul(a, b, flags=("contract",))
         return self.builder.fadd(product, c, flags=("contract",))
+
+    def call(self, name: str, *values: Any) -> Any:
+        """An LLVM intrinsic on vectors, such as ``llvm.floor``."""
+        letter = {4: "f32", 8: "f64"}[self.code.size]
+        kind = ir.FunctionType(self.vector, [self.vector] * len(values))
+        full = f"{name}.v{self.lanes}{letter}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, full), values)
+
+    def exponential(self, x: Any) -> Any:
+        """``exp(x)`` for x <= 0.
+
+        In float32 a polynomial, to 1 unit in the last place: ``2^n * e^r`` with r in +-ln(2)/2. Source of the
+        coefficients: Cephes, ``expf`` (S. L. Moshier, 1989).
+        """
+        if self.code.size != 4:
+            return self.call("llvm.exp", x)
+        builder, c = self.builder, self.constant
+        n = self.call("llvm.floor", self.multiply_add(x, c(1.44269504088896341), c(0.5)))
+        r = self.multiply_add(n, c(2.12194440e-4), self.multiply_add(n, c(-0.693359375), x))
+        y = c(1.9875691500e-4)
+        for factor in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+            y = self.multiply_add(y, r, c(factor))
+        y = builder.fadd(self.multiply_add(builder.fmul(y, r), r, r), c(1.0))
+        least = builder.fcmp_ordered("<", n, c(-127.0))
+        exponent = builder.fptosi(builder.select(least, c(-127.0), n), ir.VectorType(I32, self.lanes))
+        bits = builder.shl(builder.add(exponent, self._integers(127)), self._integers(23))
+        return builder.fmul(y, builder.bitcast(bits, self.vector))
+
+    def _integers(self, value: int) -> Any:
+        return ir.Constant(ir.VectorType(I32, self.lanes), [value] * self.lanes)
 
     def total(self, vector: Any) -> Any:
         """The sum of a vector's elements, halves first."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from graphshard.passes.rules.call import Call, Rule
 from graphshard.passes.rules.reduce import without
-from graphshard.placement import Halo, Owned, Placed, Placement, Plan, Size, join
+from graphshard.placement import Halo, Owned, Placed, Placement, Plan, Size, join, replicated
 
 
 def halo_sync(call: Call) -> Placement:
@@ -43,6 +43,13 @@ def pad_halo(call: Call) -> Placement:
     if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
         call.refuse(f"pads {placed}, which are not the rows of the plan's node set")
     return replace(placed, dims=(halo, *placed.dims[1:]), points=None, uniform=False)
+
+
+def project_weight(call: Call) -> Placement:
+    """A product of two parameters."""
+    if any(call.tensor(name).sharded for name in ("arg0", "arg1")):
+        call.refuse("takes parameters that are spread over the ranks")
+    return replicated(2)
 
 
 def own_rows(call: Call) -> Placement:
@@ -139,6 +146,7 @@ RULES: dict[str, Rule] = {
     "graphshard.local_ops.element_ids": element_ids,
     "graphshard.local_ops.pad_halo": pad_halo,
     "graphshard.local_ops.own_rows": own_rows,
+    "graphshard.local_ops.project_weight": project_weight,
     "graphshard.local_ops.global_count": global_count,
     "graphshard.local_ops.dropout_rows": dropout_rows,
     "graphshard.local_ops.random_like": random_like,
