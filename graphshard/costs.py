@@ -9,7 +9,7 @@ value is computed from a trainable parameter by differentiable steps, and so is 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from graphshard.errors import GraphshardError
 from graphshard.names import Key, Names, key_of, op_name, plural
 from graphshard.passes.base import Program
 from graphshard.passes.gradient_flow import gradient_flow
+from graphshard.passes.hoist_graph_constants import ONCE
 from graphshard.placement import Plan
 
 HALO = ("halo_sync", "halo_reduce")
@@ -39,6 +40,8 @@ class Exchange:
         rows: halo nodes of all parts together that a halo exchange sends; None where there is no data.
         forward: whether it sends in forward.
         backward: whether it sends in backward.
+        tensors: how many gradients go together.
+        once: it sends in the first step of a graph only.
     """
 
     key: Key
@@ -48,6 +51,8 @@ class Exchange:
     forward: bool
     backward: bool
     rows: int | None = None
+    tensors: int = 1
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,15 @@ class Traffic:
     parts: int | None = None
 
     def count(self, kind: str) -> int:
-        """How many exchanges of a kind there are."""
-        return sum(e.kind == kind for e in self.exchanges)
+        """How many values are exchanged in a way, in every step."""
+        return sum(e.tensors for e in self.exchanges if e.kind == kind and not e.once)
 
     def units(self, kinds: Sequence[str], direction: str) -> list[int]:
         """The unit of each exchange of these kinds that sends in ``"forward"`` or ``"backward"``."""
-        return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction)]
+        return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction) and not e.once]
 
     def _halo(self, direction: str) -> list[Exchange]:
-        return [e for e in self.exchanges if e.kind in HALO and getattr(e, direction)]
+        return [e for e in self.exchanges if e.kind in HALO and getattr(e, direction) and not e.once]
 
     def halo_bytes(self, direction: str) -> int | None:
         """What all ranks together send in halo exchanges; None where there is no data."""
@@ -91,7 +96,12 @@ class Traffic:
 
     def note(self, exchange: Exchange) -> str:
         """``h x 64 B forward and back``, or with data ``57 rows, 3,648 B forward and back``."""
+        if exchange.kind == "gradient":
+            size = exchange.unit if self.parts is None else self._ring(exchange.unit)
+            return f"{plural(exchange.tensors, 'gradient')}, {size:,} B back"
         sent = "forward and back" if exchange.backward else "forward only"
+        if exchange.once:
+            sent = "once for each graph"
         if exchange.kind not in HALO:
             size = exchange.unit if self.parts is None else self._ring(exchange.unit)
             return f"{size:,} B {sent}"
@@ -100,8 +110,8 @@ class Traffic:
         return f"{plural(exchange.rows, 'row')}, {exchange.rows * exchange.unit:,} B {sent}"
 
     def notes(self) -> dict[Key, str]:
-        """The note of each exchange that has a line of its own; gradients have none."""
-        return {e.key: self.note(e) for e in self.exchanges if e.kind != "gradient"}
+        """The note of each exchange that has a line of its own; a single gradient has none."""
+        return {e.key: self.note(e) for e in self.exchanges if e.kind != "gradient" or e.tensors > 1}
 
     def lines(self) -> list[str]:
         """The summary, a few lines of text."""
@@ -114,6 +124,14 @@ class Traffic:
         )
         found = [", ".join(plural(number, word) for number, word in counts) + " summed"]
         found += [self._direction("forward"), self._direction("backward")]
+        if once := [e for e in self.exchanges if e.once and e.kind in HALO]:
+            units = sum(e.unit for e in once)
+            sizes = (
+                f"h x {units:,} B"
+                if self.halo_rows is None
+                else f"{sum(e.unit * (e.rows or 0) for e in once):,} B"
+            )
+            found.append(f"once for each graph: {plural(len(once), 'halo exchange')}: {sizes}")
         if self.parts is not None:
             found.append(f"bytes of all {self.parts} ranks together, in one epoch")
         else:
@@ -175,17 +193,43 @@ def traffic_of(
     found = []
     for node in program.graph.nodes:
         op = op_name(node).rsplit(".", 1)[-1]
-        if op in HALO or op in REDUCE:
+        once = bool(node.meta.get(ONCE))
+        if op in ("merged_sync", "overlapped_sum"):
+            rows = _rows(node, halo)
+            for key, name, value, back in _synced(node, op, words, flow):
+                found.append(
+                    Exchange(key, name, "halo_sync", _unit(value, "halo_sync"), True, back, rows, once=once)
+                )
+        elif op in HALO or op in REDUCE:
             rows = _rows(node, halo) if op in HALO else None
             key, name = key_of(node), words.text(node)
-            ranks = len(halo) if halo is not None and op == "stack_ranks" else 1
-            found.append(Exchange(key, name, op, _unit(node, op) * ranks, True, node in flow, rows))
+            ranks = len(next(iter(halo.values()))) if halo is not None and op == "stack_ranks" else 1
+            unit = _unit(node, op) * ranks
+            found.append(Exchange(key, name, op, unit, True, node in flow, rows, once=once))
         elif op == "replicated_input" and node in flow:
             found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
+        elif op == "bucketed_inputs":
+            units = [_unit(item, op) for item in node.users if item in flow]
+            if units:
+                key, name = key_of(node), words.text(node)
+                found.append(Exchange(key, name, "gradient", sum(units), False, True, tensors=len(units)))
     if halo is None:
         return Traffic(tuple(found))
     parts = next(iter(halo.values()))
     return Traffic(tuple(found), sum(map(sum, halo.values())), len(parts))
+
+
+def _synced(
+    node: fx.Node, op: str, words: Names, flow: frozenset[fx.Node]
+) -> Iterator[tuple[Key, str, fx.Node, bool]]:
+    """What an exchange of several values, or within a sum, syncs: its key, name, value, and whether it sends back."""
+    first: Any = node.args[0]
+    if op == "overlapped_sum":
+        yield key_of(node), words.text(node), first, first in flow and node in flow
+        return
+    for number, value in enumerate(first):
+        item = next((u for u in node.users if u.args[1] == number), node)
+        yield key_of(item), words.text(item), value, item in flow
 
 
 def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -> int | None:

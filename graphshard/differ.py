@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from torch import fx
 
 from graphshard.costs import Traffic, traffic_of
-from graphshard.names import Key, Names, is_mark, op_name, plural
+from graphshard.names import Key, Names, marked_value, op_name, plural
 from graphshard.passes.base import Program
 from graphshard.printing import Line, header, render
 
@@ -192,11 +192,12 @@ def _matched(before: Line, after: Line) -> Entry:
 
 def _marks(before: Program, after: Program) -> tuple[str, ...]:
     """What the marks on inputs and outputs say, one line for each kind."""
-    known = {node.name for node in before.graph.nodes if is_mark(node)}
+    known = {value.name for node in before.graph.nodes if (value := marked_value(node)) is not None}
     counts: dict[str, int] = {}
     for node in after.graph.nodes:
-        if is_mark(node) and node.name not in known:
-            kind = _marked(after, node)
+        value = marked_value(node)
+        if value is not None and value.name not in known:
+            kind = _marked(after, node, value)
             counts[kind] = counts.get(kind, 0) + 1
     says = {"output": "gradient divided by the number of ranks"}
     return tuple(
@@ -205,11 +206,10 @@ def _marks(before: Program, after: Program) -> tuple[str, ...]:
     )
 
 
-def _marked(program: Program, mark: fx.Node) -> str:
+def _marked(program: Program, mark: fx.Node, value: fx.Node) -> str:
     if op_name(mark).endswith("output"):
         return "output"
-    value = mark.args[0]
-    return "parameter" if isinstance(value, fx.Node) and program.kind_of(value) == "parameter" else "input"
+    return "parameter" if program.kind_of(value) == "parameter" else "input"
 
 
 def _folded(entries: Sequence[Entry]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ stands for a single rank, where nothing is sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -139,9 +139,25 @@ def exchange(
         rows: ``[sum(send_splits), ...]``, of out's dtype.
         send_splits, recv_splits: rows to, and from, each rank. For ``""`` the rows come back.
     """
+    start_exchange(out, rows, send_splits, recv_splits, group)()
+
+
+def start_exchange(
+    out: Tensor, rows: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str
+) -> Callable[[], None]:
+    """Begin an :func:`exchange`; call what is returned before ``out`` is read."""
     pg = resolve(group)
     if pg is None:
         out.copy_(rows)
-        return
+        return lambda: None
     _count_rows(rows, send_splits, pg)
-    dist.all_to_all_single(_wire(out), _wire(rows), list(recv_splits), list(send_splits), group=pg)
+    sent = _wire(rows)
+    work = dist.all_to_all_single(
+        _wire(out), sent, list(recv_splits), list(send_splits), group=pg, async_op=True
+    )
+
+    def wait() -> None:
+        assert sent is not None  # kept until it is sent
+        work.wait()
+
+    return wait

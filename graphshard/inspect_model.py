@@ -91,7 +91,8 @@ def diff(
         ...         self.lin = torch.nn.Linear(2, 3)
         ...     def forward(self, x, edge_index):
         ...         return self.lin(torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]]))
-        >>> [entry.line.code for entry in diff(Mean()).stages[0].of_kind("added")]
+        >>> found = diff(Mean(), options=Options.none())
+        >>> [entry.line.code for entry in found.stages[0].of_kind("added")]
         ['x_halo = halo_sync(x)']
     """
     if not isinstance(model, nn.Module) or isinstance(model, DistributedModule):

@@ -40,11 +40,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from graphshard.errors import GraphshardError
+from graphshard.memory import keep_memory
 
 __all__ = ["launch"]
 
 T = TypeVar("T")
 
+# What every rank imports sooner or later; a module that is not there (numba may be absent) is skipped.
+_PRELOADED = ["graphshard.launch", "graphshard.kernels.numba_cpu", "torch.export._trace"]
 _POLL_SECONDS = 0.05
 # A rank whose peer died fails within milliseconds of it; many polls later the launcher has seen the dead one.
 _LINGER_SECONDS = 1.0
@@ -144,7 +147,7 @@ def _config(world_size: int, folder: str, timeout: float) -> LaunchConfig:
     if "forkserver" in multiprocessing.get_all_start_methods():
         start_method = "forkserver"
         # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-        multiprocessing.set_forkserver_preload(["graphshard.launch", "torch.export._trace"])
+        multiprocessing.set_forkserver_preload(_PRELOADED)
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -257,6 +260,7 @@ def _call(job: _Job) -> bytes:
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     torch.set_num_threads(job.threads)
     fn, args = pickle.loads(job.payload)
+    keep_memory()
     dist.init_process_group("gloo", timeout=timedelta(seconds=job.timeout))
     result = pickle.dumps(fn(*args))
     dist.barrier()  # a rank that leaves early would break the connections of the others

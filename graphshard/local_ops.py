@@ -40,6 +40,21 @@ def project_weight(weight: Tensor, a: Tensor) -> Tensor:
     return (weight.view(heads, width, -1) * a.view(heads, width, 1)).sum(1)
 
 
+def relu_in_place(x: Tensor) -> Tensor:
+    """``torch.relu``, over x."""
+    return torch.relu_(x)
+
+
+def add_in_place(total: Tensor, other: Tensor) -> Tensor:
+    """``total + other``, over ``total``."""
+    return total.add_(other)
+
+
+def add_product(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """``total + x @ weight.t()``, over ``total``; all 2-D."""
+    return total.addmm_(x, weight.t())
+
+
 def identity_of(dtype: torch.dtype, reduce: str) -> float | int | bool:
     """What a maximum ("max") or minimum ("min") of no value is: the least, or the greatest, of its dtype."""
     if dtype == torch.bool:

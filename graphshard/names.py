@@ -47,7 +47,24 @@ def key_of(node: fx.Node) -> Key:
 
 def is_mark(node: fx.Node) -> bool:
     """Whether the node only says where gradients are summed or scaled."""
-    return op_name(node) in _MARKS
+    return marked_value(node) is not None
+
+
+def marked_value(node: fx.Node) -> fx.Node | None:
+    """The value that a mark passes on, by itself or in a bucket; None for any other node."""
+    if op_name(node) in _MARKS:
+        found: Any = node.args[0]
+        return found  # type: ignore[no-any-return]
+    return item_of(node, "graphshard.bucketed_inputs")
+
+
+def item_of(node: fx.Node, op: str) -> fx.Node | None:
+    """The value of a list given to ``op`` that the node takes the result for; None for any other node."""
+    whole: Any = node.args[0] if op_name(node) == "operator.getitem" else None
+    if not isinstance(whole, fx.Node) or op_name(whole) != op:
+        return None
+    values: Any = whole.args[0]
+    return values[node.args[1]]  # type: ignore[no-any-return]
 
 
 class Names:
@@ -92,8 +109,9 @@ class Names:
                         self._symbols[str(size)] = self.size(rows)
 
     def _choose(self, node: fx.Node, counts: dict[str, int], taken: set[str]) -> str:
-        suffix = _SUFFIXES.get(op_name(node))
-        first = node.args[0] if node.args else None
+        suffix, first = _SUFFIXES.get(op_name(node)), node.args[0] if node.args else None
+        if (merged := item_of(node, "graphshard.merged_sync")) is not None:
+            suffix, first = "halo", merged
         if suffix and isinstance(first, fx.Node):
             base = f"{re.sub(r'[^0-9A-Za-z_]', '_', self.text(first))}_{suffix}"
         else:
@@ -109,9 +127,8 @@ class Names:
         """How an argument is printed: its name, or the size that it is."""
         if node.op == "placeholder":
             return self._inputs.get(node.name, node.name)
-        if is_mark(node):
-            assert isinstance(node.args[0], fx.Node)
-            return self.text(node.args[0])
+        if (value := marked_value(node)) is not None:
+            return self.text(value)
         return self.size_of(node) or self._names[key_of(node)]
 
     def is_plan(self, value: Any) -> bool:

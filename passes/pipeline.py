@@ -7,7 +7,8 @@
 and then the passes that make it faster, each of which :class:`Options` can leave out::
 
             -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
-            -> move_halo_syncs -> hoist_graph_constants
+            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> work_in_place -> bucket_gradients
+            -> hoist_graph_constants
 
 The pipeline alone copies, lints, recompiles and checks placements.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from graphshard.passes.base import Pass, Program
+from graphshard.passes.bucket_gradients import BucketGradients
 from graphshard.passes.distribute_batch_norm import DistributeBatchNorm
 from graphshard.passes.distribute_dropout import DistributeDropout
 from graphshard.passes.distribute_random import DistributeRandom
@@ -33,11 +35,14 @@ from graphshard.passes.infer_placement import InferPlacement, check_placed
 from graphshard.passes.insert_all_reduce import InsertAllReduce
 from graphshard.passes.insert_halo_sync import InsertHaloSync
 from graphshard.passes.lower_aggregations import LowerAggregations
+from graphshard.passes.merge_halo_syncs import MergeHaloSyncs
 from graphshard.passes.move_halo_syncs import MoveHaloSyncs
+from graphshard.passes.overlap_halo_syncs import OverlapHaloSyncs
 from graphshard.passes.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.sort_edges import SortEdges
 from graphshard.passes.stack_reductions import StackReductions
 from graphshard.passes.sum_gradients import SumGradients
+from graphshard.passes.work_in_place import WorkInPlace
 
 
 def correctness_passes() -> tuple[Pass, ...]:
@@ -70,6 +75,11 @@ class Options:
         fold_scales: a constant factor of each row becomes part of the weights of its edges; changes rounding.
         reassociate_aggregations: a dense product stands where it makes an aggregation cheapest; changes rounding.
         move_halo_syncs: a sync stands where it is cheapest along ops that work row by row.
+        overlap_halo_syncs: a sum over neighbours begins while their halo rows travel; off by default, for it needs a
+            core that has nothing else to do, or a GPU.
+        merge_halo_syncs: values that are synced at the same time travel in one message.
+        work_in_place: what writes a whole tensor writes over one that nobody reads again.
+        bucket_gradients: gradients of several parameters are summed over the ranks in one all-reduce.
         hoist_graph_constants: what depends on the graph alone is computed once for each graph.
     """
 
@@ -79,6 +89,10 @@ class Options:
     fold_scales: bool = True
     reassociate_aggregations: bool = True
     move_halo_syncs: bool = True
+    overlap_halo_syncs: bool = False
+    merge_halo_syncs: bool = True
+    work_in_place: bool = True
+    bucket_gradients: bool = True
     hoist_graph_constants: bool = True
 
     @classmethod
@@ -96,6 +110,10 @@ def optimising_passes(options: Options) -> tuple[Pass, ...]:
         FoldScales(),
         ReassociateAggregations(),
         MoveHaloSyncs(),
+        OverlapHaloSyncs(),
+        MergeHaloSyncs(),
+        WorkInPlace(),
+        BucketGradients(),
         HoistGraphConstants(),
     )
     return tuple(step for step in passes if getattr(options, step.name))

@@ -118,7 +118,7 @@ def _projected(program: Program, node: fx.Node) -> fx.Node | None:
     if name_of(node) != "sum" or list(node.args[1:]) not in ([[-1]], [[2]]) or name_of(scaled) != "mul":
         return None
     for heads, a in (scaled.args, scaled.args[::-1]):
-        product = heads.args[0] if name_of(heads) in ("view", "reshape") else None
+        product: Any = heads.args[0] if name_of(heads) in ("view", "reshape") else heads
         if name_of(product) != "linear" or len(product.args) != 2 or not isinstance(a, fx.Node):
             continue
         x, weight = product.args

@@ -18,6 +18,7 @@ from graphshard import api, reductions
 from graphshard.check.module import without_dropout
 from graphshard.partition import partition
 from graphshard.passes.base import Program
+from graphshard.passes.pipeline import Options
 from graphshard.placement import Edges, Owned, Placed
 from graphshard.shard import Shard
 from graphshard.simulate import run_ranks
@@ -56,6 +57,14 @@ class Compilations(dict[Any, Any]):
     """Compiled programs, shared by all copies of one model (a program does not depend on the instance)."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How the distributed model runs: which passes, and whether its inputs are constants of the graph."""
+
+    options: Options = Options()  # noqa: RUF009 (frozen)
+    fixed_inputs: bool = False
+
+
 Loss = Callable[[Any, Any, Callable[..., Tensor], Callable[..., Tensor]], Tensor]
 """``loss(outputs, graph, mean, sum)``: outside of forward; ``graph`` is the shard or the whole graph."""
 
@@ -87,13 +96,18 @@ def weights_for(rows: int, like: Tensor, seed: int) -> Tensor:
 
 
 def single_machine(
-    model: nn.Module, tensors: Mapping[str, Tensor], kinds: list[str], loss: Loss | None, backwards: int = 1
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    kinds: list[str],
+    loss: Loss | None,
+    backwards: int = 1,
+    setting: Setting | None = None,
 ) -> dict[str, Tensor | None]:
     """The reference: the user's module, run eagerly on the whole graph. ``kinds``: one for each output."""
     model = copy.deepcopy(model)
     tensors = {n: t.clone() for n, t in tensors.items()}
     for name in float_inputs(tensors):
-        tensors[name].requires_grad_()
+        tensors[name].requires_grad_(not (setting or Setting()).fixed_inputs)
     with without_dropout():
         for _ in range(backwards):
             out = model(**arguments_of(model, tensors))
@@ -124,19 +138,21 @@ def distributed(
     compilations: Compilations,
     loss: Loss | None,
     backwards: int = 1,
+    setting: Setting | None = None,
 ) -> tuple[dict[str, Tensor | None], list[str]]:
     """The model on ``parts`` simulated ranks, gathered to the original order; and the kinds of its outputs."""
+    setting = setting or Setting()
     roles = {n: ROLES[n] for n in tensors}
     shards = partition(dict(tensors), parts, method=assignment, roles=roles, num_nodes=assignment.numel())
     models = [copy.deepcopy(model) for _ in range(parts)]
-    kinds = _compile(model, tensors, assignment, roles, compilations)
+    kinds = _compile(model, tensors, assignment, roles, compilations, setting)
 
     def rank_program(rank: int, _name: str, group: Any) -> dict[str, Tensor | None]:
         shard, own = shards[rank], models[rank]
         before, keys = list(own.parameters()), list(own.state_dict())
         for name in float_inputs(shard.tensors):
-            shard.tensors[name].requires_grad_()
-        module = api.distribute(own, group=group, seed=SEED)
+            shard.tensors[name].requires_grad_(not setting.fixed_inputs)
+        module = api.distribute(own, group=group, seed=SEED, options=setting.options)
         module._compiled = compilations
         for _ in range(backwards):
             out = module(shard)
@@ -178,13 +194,16 @@ def _compile(
     assignment: Tensor,
     roles: Mapping[str, str],
     compilations: Compilations,
+    setting: Setting,
 ) -> list[str]:
     """Compile once, for all ranks; the kind of each tensor that forward returns."""
-    module = api.distribute(copy.deepcopy(model))
+    module = api.distribute(copy.deepcopy(model), options=setting.options)
     module._compiled = compilations
     whole = partition(
         dict(tensors), 1, method=torch.zeros_like(assignment), roles=roles, num_nodes=assignment.numel()
     )
+    for name in float_inputs(whole[0].tensors):
+        whole[0].tensors[name].requires_grad_(not setting.fixed_inputs)
     return output_kinds(module.stages(whole[0])[-1].program)
 
 
@@ -302,6 +321,7 @@ def check_equal(
     one_rank: bool = False,
     tolerance: float = TOLERANCE,
     least: float = 0.0,
+    setting: Setting | None = None,
 ) -> None:
     """Assert that ``parts`` ranks compute what one machine does.
 
@@ -315,17 +335,18 @@ def check_equal(
         backwards: forwards and backwards before gradients are compared.
         one_rank: compare with the program on one rank instead of the eager module: with dropout.
         tolerance: relative to the largest entry of each tensor.
+        setting: which passes run, and whether inputs need gradients; by default all do.
         least: or to this size where a tensor's entries are smaller: it may be 0 on paper.
     """
     compilations = Compilations() if compilations is None else compilations
     state = {n: t.clone() for n, t in model.state_dict().items()}
-    got, kinds = distributed(model, tensors, assignment, parts, compilations, loss, backwards)
+    got, kinds = distributed(model, tensors, assignment, parts, compilations, loss, backwards, setting)
     if one_rank:
         whole = torch.zeros_like(assignment)
-        expected, _ = distributed(model, tensors, whole, 1, compilations, loss, backwards)
+        expected, _ = distributed(model, tensors, whole, 1, compilations, loss, backwards, setting)
     else:
         floats = [k for k, t in zip(kinds, _kept_outputs(got), strict=True) if t.is_floating_point()]
-        expected = single_machine(model, tensors, floats, loss, backwards)
+        expected = single_machine(model, tensors, floats, loss, backwards, setting)
     assert_equal(got, expected, tolerance, least)
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), f"{name} of the user's module changed"

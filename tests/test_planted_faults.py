@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphshard
+from graphshard import Options
 from graphshard.check.faults import Fault, faults_of
 from graphshard.check.verify import Parts, Setting, Verification
 
@@ -64,15 +65,23 @@ def graph() -> dict[str, Tensor]:
     }
 
 
-def verification(model: nn.Module, data: dict[str, Tensor], training: bool = True) -> Verification:
+def verification(
+    model: nn.Module, data: dict[str, Tensor], training: bool = True, options: Options | None = None
+) -> Verification:
     """Captured once, run once for each fault."""
     shards = list(graphshard.partition(data, 3, method=torch.arange(24) % 3))
     parts = Parts(graphshard.partition(data, 1)[0], shards)
-    return Verification(model, parts, Setting(training, True, torch.float64, {}))
+    return Verification(model, parts, Setting(training, True, torch.float64, {}, options=options or PLAIN))
 
 
-def check_every_fault(model: nn.Module, data: dict[str, Tensor], kinds: set[str]) -> None:
-    run = verification(model, data)
+PLAIN = Options.none()
+OVERLAPPED = Options(overlap_halo_syncs=True)
+
+
+def check_every_fault(
+    model: nn.Module, data: dict[str, Tensor], kinds: set[str], options: Options | None = None
+) -> None:
+    run = verification(model, data, options=options)
     assert all(row.passed for row in run.on_threads())
     faults = faults_of(run.prepared.compiled)
     assert {f.how for f in faults} == {"drop", "drop backward"}
@@ -95,6 +104,14 @@ def test_every_fault_in_stock_layers_is_reported(kind: str) -> None:
     torch.manual_seed(0)
     data = {n: t for n, t in graph().items() if n in ("x", "edge_index")}
     check_every_fault(Stack(kind), data, {"halo", "all", "in"})
+
+
+@pytest.mark.parametrize("options", [Options(), OVERLAPPED], ids=["fast", "overlapped"])
+@pytest.mark.parametrize("kind", ["gcn", "sage", "gat"])
+def test_every_fault_in_optimised_programs_is_reported(kind: str, options: Options) -> None:
+    torch.manual_seed(0)
+    data = {n: t for n, t in graph().items() if n in ("x", "edge_index")}
+    check_every_fault(Stack(kind), data, {"inputs"}, options)
 
 
 def test_every_fault_in_a_hand_written_model_is_reported() -> None:
@@ -147,8 +164,10 @@ def test_a_planted_fault_is_reported_over_real_processes() -> None:
     torch.manual_seed(0)
     model, data = Stack("gcn"), {n: t for n, t in graph().items() if n in ("x", "edge_index")}
     fault = next(f for f in faults_of(verification(model, data).prepared.compiled) if f.how == "drop")
-    whole = graphshard.verify(model, data, 2, modes=["train"], transport="processes")
-    broken = graphshard.verify(model, data, 2, modes=["train"], transport="processes", fault=fault)
+    whole = graphshard.verify(model, data, 2, modes=["train"], transport="processes", options=PLAIN)
+    broken = graphshard.verify(
+        model, data, 2, modes=["train"], transport="processes", options=PLAIN, fault=fault
+    )
     assert whole.passed
     assert not broken.passed
 

@@ -18,7 +18,9 @@ from graphshard.printing import render, render_text
 def stages_of(model):
     specs = argument_specs(model, None, {})
     leaves, structure = pytree.tree_flatten(((), specs))
-    return Pipeline(correctness_passes()).run(capture(model, Signature(tuple(leaves), structure, tuple(specs))).program)
+    return Pipeline(correctness_passes()).run(
+        capture(model, Signature(tuple(leaves), structure, tuple(specs))).program
+    )
 
 
 def small_program():

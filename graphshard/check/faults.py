@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from graphshard import ops
+from graphshard.aggregation import weighted_sum
 from graphshard.local_ops import pad_halo
+from graphshard.overlap import SplitStructure, overlapped_sum
 from graphshard.passes.gradient_flow import gradient_flow
 from graphshard.runtime import Compiled
 from graphshard.stacking import stack_ranks
@@ -62,8 +65,8 @@ def plant(compiled: Compiled, fault: Fault) -> Compiled:
 
 @dataclass(frozen=True)
 class _Broken:
-    forward: Callable[..., Tensor] | None
-    backward: Callable[..., Tensor] | None
+    forward: Callable[..., Any] | None
+    backward: Callable[..., Any] | None
 
 
 def sync_nothing(x: Tensor, _index: Tensor, _send: Sequence[int], recv: Sequence[int], _group: str) -> Tensor:
@@ -117,6 +120,33 @@ def stack_forward_only(x: Tensor, group: str) -> Tensor:
     return torch.where(own, x.unsqueeze(0), stacked)
 
 
+def merged_nothing(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+    """A merged sync that leaves zeros in every halo."""
+    return tuple(sync_nothing(x, *plan) for x in values)
+
+
+def merged_forward_only(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+    """A merged sync whose halo rows send no gradient home."""
+    return tuple(sync_forward_only(x, *plan) for x in values)
+
+
+def overlap_nothing(x: Tensor, weight: Tensor | None, parts: SplitStructure, *_plan: Any) -> Tensor:
+    """An overlapped sum over the edges from owned nodes alone."""
+    return weighted_sum(x, None if weight is None else weight[parts.own_edges], parts.own)
+
+
+def overlap_forward_only(x: Tensor, weight: Tensor | None, parts: SplitStructure, *plan: Any) -> Tensor:
+    """An overlapped sum whose halo rows send no gradient home."""
+    own = overlap_nothing(x, weight, parts)
+    whole = overlapped_sum(x.detach(), None if weight is None else weight.detach(), parts, *plan)
+    return own + (whole - own.detach())
+
+
+def same_all(values: Sequence[Tensor], _group: str) -> tuple[Tensor, ...]:
+    """No gradient sum of a bucket."""
+    return tuple(x.view_as(x) for x in values)
+
+
 def same(x: Tensor, _group: str) -> Tensor:
     """No gradient sum, or no scaling."""
     return x.view_as(x)
@@ -135,6 +165,9 @@ _BROKEN = {
     "graphshard.halo_reduce.default": _Broken(reduce_nothing, reduce_forward_only),
     "graphshard.all_reduce.default": _Broken(all_reduce_nothing, all_reduce_forward_only),
     "graphshard.stack_ranks.default": _Broken(stack_nothing, stack_forward_only),
+    "merged_sync": _Broken(merged_nothing, merged_forward_only),
+    "overlapped_sum": _Broken(overlap_nothing, overlap_forward_only),
+    "bucketed_inputs": _Broken(None, same_all),
     "replicated_input": _Broken(None, same),
     "replicated_output": _Broken(None, same),
 }

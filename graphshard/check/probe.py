@@ -9,16 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graphshard.names import item_of, op_name
 from graphshard.passes.base import Emitter, Output
 from graphshard.passes.row_ids import row_ids
 from graphshard.placement import Placed
 from graphshard.runtime import Compiled
 
 EXCHANGES = {
-    "graphshard.halo_sync.default": "halo sync",
-    "graphshard.halo_reduce.default": "halo reduce",
-    "graphshard.all_reduce.default": "all-reduce",
+    "graphshard.halo_sync": "halo sync",
+    "graphshard.halo_reduce": "halo reduce",
+    "graphshard.all_reduce": "all-reduce",
+    "graphshard.overlapped_sum": "overlapped sum",
 }
+
+
+def exchange_kind(node: fx.Node) -> str | None:
+    """What a node brings from other ranks, in words; None for any other."""
+    merged = item_of(node, "graphshard.merged_sync") is not None
+    return "halo sync" if merged else EXCHANGES.get(op_name(node))
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Value:
     """One tensor that a check compares.
 
     Attributes:
-        kind: "output", "halo sync", "halo reduce", "all-reduce", "gradient", "input gradient" or "buffer".
+        kind: "output", "gradient", "input gradient", "buffer", or of an exchange one of ``EXCHANGES``.
         name: an output's number, a node's name, a state_dict key or an argument's name.
         value: the tensor, detached.
         ids: int64 global ids along dim ``dim``; None where every rank holds the whole tensor.
@@ -85,13 +93,13 @@ def probe(compiled: Compiled) -> Probed:
 
     emit = Emitter(program, output)
     users = [v for v, spec in zip(values, outputs, strict=True) if spec.kind == "user"]
-    exchanges = [n for n in program.graph.nodes if str(n.target) in EXCHANGES]
+    exchanges = [(n, kind) for n in program.graph.nodes if (kind := exchange_kind(n)) is not None]
     with emit.before(output):
         for i, node in enumerate(users):
             slots.append(_slot(emit, add, "output", str(i), node, user=True))
-        for node in exchanges:
+        for node, kind in exchanges:
             add(emit.call(torch.ops.aten.detach.default, node))
-            slots.append(_slot(emit, add, EXCHANGES[str(node.target)], node.name, node, user=False))
+            slots.append(_slot(emit, add, kind, node.name, node, user=False))
     output.args = (tuple(values),)
     program.outputs = outputs
     program.graph.lint()

@@ -21,7 +21,7 @@ from graphshard.check.evaluate import Case, run_module, run_program
 from graphshard.check.faults import Fault, plant
 from graphshard.check.module import check_capture, drop_dropout
 from graphshard.check.orders import order_spread
-from graphshard.check.probe import Probed, Value, probe
+from graphshard.check.probe import EXCHANGES, Probed, Value, probe
 from graphshard.check.report import Report, Row
 from graphshard.check.rows import report_rows
 from graphshard.errors import GraphshardError
@@ -302,7 +302,5 @@ def reference_values(prepared: Prepared, whole: Shard) -> dict[Key, Value]:
     eager = by_key(
         run_module(copy.deepcopy(prepared.model), prepared.case(probed, whole), ids, dropout=False)
     )
-    exchanges = {
-        key: value for key, value in mine.items() if key[0] in ("halo sync", "halo reduce", "all-reduce")
-    }
+    exchanges = {key: value for key, value in mine.items() if key[0] in EXCHANGES.values()}
     return eager | exchanges

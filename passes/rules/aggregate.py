@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphshard.passes.rules.call import Call, Rule, same_rows
-from graphshard.placement import Halo, Matrix, Owned, Placed, Placement, Rows, Sorted, reach
+from graphshard.placement import Halo, Matrix, Owned, Placed, Placement, Plan, Rows, Sorted, reach
 
 
 def edge_structure(call: Call) -> Placement:
@@ -100,6 +100,28 @@ def weighted_sum(call: Call) -> Placement:
     return _reduced(matrix, table.dims[1:])
 
 
+def split_structure(call: Call) -> Placement:
+    """The same edges in two parts."""
+    matrix = matrix_of(call, "arg0")
+    rows, _ = call.rows_of_size(call["arg1"])
+    if not isinstance(matrix.columns, Halo) or rows != Owned(matrix.columns.nodes):
+        call.refuse("cuts a structure elsewhere than between owned and halo nodes")
+    return matrix
+
+
+def overlapped_sum(call: Call) -> Placement:
+    """A weighted sum over owned rows and the halo rows that it fetches itself."""
+    matrix = matrix_of(call, "arg2")
+    plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
+    if plans != {matrix.columns}:
+        call.refuse("sends other rows than its edges read")
+    assert isinstance(matrix.columns, Halo)
+    table = _check(call, "arg0", Owned(matrix.columns.nodes))
+    if call["arg1"] is not None:
+        _check(call, "arg1", matrix.edges)
+    return _reduced(matrix, table.dims[1:])
+
+
 def dots(call: Call) -> Placement:
     """A number for each edge and head."""
     matrix = matrix_of(call, "arg2")
@@ -145,6 +167,8 @@ RULES: dict[str, Rule] = {
     "graphshard.aggregation.sort_edges": sort_edges,
     "graphshard.aggregation.edge_counts": edge_counts,
     "graphshard.aggregation.weighted_sum": weighted_sum,
+    "graphshard.overlap.split_structure": split_structure,
+    "graphshard.overlap.overlapped_sum": overlapped_sum,
     "graphshard.aggregation.dots": dots,
     "graphshard.aggregation.gather": gather,
     "graphshard.aggregation.segment_sum": segment_sum,

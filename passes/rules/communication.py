@@ -18,6 +18,24 @@ def halo_sync(call: Call) -> Placement:
     return Placed((halo, *placed.dims[1:]))
 
 
+def merged_sync(call: Call) -> Placement:
+    """Several values of owned rows at once."""
+    halo = _see_plan(call)
+    found = []
+    for value in call["arg0"]:
+        placed = call.tensor(value)
+        if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
+            call.refuse(f"syncs {placed}, which are not the rows that the plan sends")
+        found.append(Placed((halo, *placed.dims[1:])))
+    return tuple(found)
+
+
+def bucketed_inputs(call: Call) -> Placement:
+    """Identities that only mark where gradients are summed."""
+    _see_plan(call)
+    return tuple(call.tensor(value) for value in call["arg0"])
+
+
 def halo_reduce(call: Call) -> Placement:
     """Mirror-partial rows become owned rows."""
     placed = call.raw(call["x"])
@@ -43,6 +61,16 @@ def pad_halo(call: Call) -> Placement:
     if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
         call.refuse(f"pads {placed}, which are not the rows of the plan's node set")
     return replace(placed, dims=(halo, *placed.dims[1:]), points=None, uniform=False)
+
+
+def in_place(call: Call) -> Placement:
+    """A sum or rectifier over the memory of its first argument; ``passes.work_in_place`` makes sure of the rest."""
+    placed = call.values("arg0")
+    for node in call.node.all_input_nodes:
+        other = call.values(node)
+        if other.sharded and other.dims[:1] != placed.dims[:1]:
+            call.refuse(f"combines rows that do not belong together: {placed} with {other}")
+    return placed.plain()
 
 
 def project_weight(call: Call) -> Placement:
@@ -146,11 +174,16 @@ RULES: dict[str, Rule] = {
     "graphshard.local_ops.element_ids": element_ids,
     "graphshard.local_ops.pad_halo": pad_halo,
     "graphshard.local_ops.own_rows": own_rows,
+    "graphshard.local_ops.relu_in_place": in_place,
+    "graphshard.local_ops.add_in_place": in_place,
+    "graphshard.local_ops.add_product": in_place,
     "graphshard.local_ops.project_weight": project_weight,
     "graphshard.local_ops.global_count": global_count,
     "graphshard.local_ops.dropout_rows": dropout_rows,
     "graphshard.local_ops.random_like": random_like,
     "graphshard.local_ops.join_ids": join_ids,
+    "graphshard.combined.merged_sync": merged_sync,
+    "graphshard.combined.bucketed_inputs": bucketed_inputs,
     "graphshard.ops.replicated_input": same,
     "graphshard.ops.replicated_output": same,
 }
