@@ -17,7 +17,7 @@ def gather_rows(
 ) -> Tensor:
     """See :meth:`graphshard.Shard.gather`."""
     joined = dist.is_available() and dist.is_initialized()
-    size = dist.get_world_size(group) if joined else 1
+    size = group.size() if group is not None else dist.get_world_size() if joined else 1
     if size != world_size:
         raise ShardError(f"gather needs the {world_size} ranks of these shards, this job has {size}")
     rows = rows.detach()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from graphshard.passes.base import Program
 from graphshard.passes.constants import constant_values, constants_first
+from graphshard.passes.patterns import name_of
 
 ONCE = "once"
 """The key in ``node.meta`` that marks what is computed once for each graph."""
@@ -41,4 +41,17 @@ class HoistGraphConstants:
 
 def _is_cheap(node: fx.Node, constants: frozenset[fx.Node]) -> bool:
     """A fill that only a step reads: memory that is better taken when it is needed."""
-    return node.target is torch.ops.aten.full.default and constants.isdisjoint(node.users)
+    return name_of(node) in _FILLS and constants.isdisjoint(node.users)
+
+
+_FILLS = (
+    "full",
+    "zeros",
+    "ones",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+)

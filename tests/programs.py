@@ -15,7 +15,9 @@ from graphshard.api import distribute
 from graphshard.errors import UnsupportedOperation
 from graphshard.partition import partition
 from graphshard.passes.base import Pass, Program
-from graphshard.passes.infer_placement import InferPlacement
+from graphshard.passes.constants import constant_values
+from graphshard.passes.infer_placement import InferPlacement, check_placed
+from graphshard.passes.pipeline import Options, passes_for
 from graphshard.passes.rules import name_of
 
 
@@ -52,6 +54,50 @@ def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str
     assert step.run(program) == 0
     assert ops(program) == after.split()
     return program
+
+
+def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program, Pass]:
+    """The program as it comes to a pass that makes it faster, and that pass; ``without`` some before it."""
+    program = program_of(model)
+    for step in passes_for(Options(overlap_halo_syncs=name == "overlap_halo_syncs")):
+        InferPlacement().run(program)
+        if step.name == name:
+            return program, step
+        if step.name not in without.split():
+            step.run(program)
+        program.graph.eliminate_dead_code()
+    raise AssertionError(f"no pass {name}")
+
+
+def check_faster(
+    forward: Callable[..., object], name: str, after: str, edits: int, without: str = ""
+) -> Program:
+    """Run a pass that makes a program faster: its edits, the ops of a step that it leaves, and a second run."""
+    program, step = before_pass(model_of(forward), name, without)
+    assert step.run(program) == edits
+    program.graph.eliminate_dead_code()
+    program.graph.lint()
+    InferPlacement().run(program)
+    check_placed(program)
+    assert step_ops(program) == after.split()
+    assert step.run(program) == 0
+    assert step_ops(program) == after.split()
+    return program
+
+
+def step_ops(program: Program) -> list[str]:
+    """What is called in every step, in order: no constant of the graph, and no mark of a parameter."""
+    constants = constant_values(program)
+    marks = ("replicated_input", "replicated_output")
+    found = [short(n.target) for n in program.graph.nodes if n.op == "call_function" and n not in constants]
+    return [op for op in found if op not in marks]
+
+
+def once_ops(program: Program) -> list[str]:
+    """The constants of the graph, but for sizes."""
+    constants = constant_values(program)
+    found = [short(n.target) for n in program.graph.nodes if n.op == "call_function" and n in constants]
+    return [op for op in found if op not in ("sym_size", "select", "unbind", "getitem")]
 
 
 def refusal(model: nn.Module) -> str:

@@ -28,9 +28,10 @@ def check(
     model: nn.Module, case: Case, chosen: Options, fixed: bool, programs: Compilations | None = None
 ) -> None:
     setting = Setting(chosen, fixed)
-    check_equal(
-        model, case.tensors, case.assignment, case.parts, programs, backwards=2, setting=setting, least=1e-3
-    )
+    # A float32 submodule rounds what differs by 1e-16 to another float32.
+    single = any(p.dtype == torch.float32 for p in model.parameters())
+    arguments = (model, case.tensors, case.assignment, case.parts, programs)
+    check_equal(*arguments, backwards=2, setting=setting, least=1e-3, tolerance=1e-6 if single else 1e-9)
 
 
 @examples(30)
