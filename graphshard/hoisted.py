@@ -25,13 +25,6 @@ from graphshard.passes.base import Program
 from graphshard.passes.hoist_graph_constants import ONCE
 from graphshard.passes.structural import Table, structure_of
 
-_EXCHANGES = (
-    "graphshard.halo_sync",
-    "graphshard.halo_reduce",
-    "graphshard.all_reduce",
-    "graphshard.stack_ranks",
-)
-
 
 @dataclass(frozen=True)
 class Split:
@@ -69,12 +62,10 @@ def split(program: Program) -> Split | None:
     graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
     read = {n for node in once for n in node.all_input_nodes if n.op == "placeholder"}
     reads = tuple(i for i, node in enumerate(placeholders) if node in read)
-    exchanges = any(str(n.target).startswith(_EXCHANGES) or _counts(n) for n in once)
+    # Whatever communicates is told over which group.
+    groups = {spec.name for spec in program.inputs if (spec.kind, spec.target) == ("graph", "group")}
+    exchanges = any(node.name in groups for node in read)
     return Split(program, kept, fx.GraphModule(program.module, graph), reads, exchanges)
-
-
-def _counts(node: fx.Node) -> bool:
-    return getattr(node.target, "__name__", "") == "global_count"
 
 
 @dataclass
