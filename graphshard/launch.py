@@ -46,8 +46,8 @@ __all__ = ["launch"]
 
 T = TypeVar("T")
 
-# What every rank imports sooner or later; a module that is not there (numba may be absent) is skipped.
-_PRELOADED = ["graphshard.launch", "graphshard.kernels.numba_cpu", "torch.export._trace"]
+PRELOADED = ["graphshard.launch", "graphshard.kernels.numba_cpu", "torch.export._trace"]
+"""What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
 _POLL_SECONDS = 0.05
 # A rank whose peer died fails within milliseconds of it; many polls later the launcher has seen the dead one.
 _LINGER_SECONDS = 1.0
@@ -147,7 +147,7 @@ def _config(world_size: int, folder: str, timeout: float) -> LaunchConfig:
     if "forkserver" in multiprocessing.get_all_start_methods():
         start_method = "forkserver"
         # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-        multiprocessing.set_forkserver_preload(_PRELOADED)
+        multiprocessing.set_forkserver_preload(PRELOADED)
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,

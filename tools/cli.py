@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from graphshard.tools import output
+from graphshard.tools.bench import commands as bench_commands
 from graphshard.tools.coverage import coverage
 from graphshard.tools.diff import diff
 from graphshard.tools.partition import partition
@@ -52,8 +53,16 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-for _command in (train, diff, verify, partition, coverage):
-    app.command()(_one_sentence(_command))
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks; each writes a JSON and a picture.")
+app.add_typer(bench, name="bench")
+
+_COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
+    app: (train, diff, verify, partition, coverage),
+    bench: (bench_commands.systems, bench_commands.kernels, bench_commands.scaling),
+}
+for _app, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _app.command()(_one_sentence(_command))
 
 
 def main() -> None:

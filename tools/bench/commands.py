@@ -1,0 +1,211 @@
+"""``graphshard bench``: the three benchmarks as subcommands; each writes NAME.json and NAME.svg to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphshard.tools import output
+
+if TYPE_CHECKING:
+    from graphshard.tools.bench.generate import Shape
+    from graphshard.tools.bench.kernels import Timing
+    from graphshard.tools.bench.systems import Measured
+
+OutOption = Annotated[Path, typer.Option(help="Folder for the JSON and the picture.")]
+NodesOption = Annotated[int, typer.Option(help="Nodes of the generated graph.", min=16)]
+EdgesOption = Annotated[int, typer.Option(help="Its directed edges.", min=16)]
+SeedOption = Annotated[int, typer.Option(help="Of the graph, the features and METIS.", min=0)]
+
+
+def systems(
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 100_000,
+    edges: EdgesOption = 2_000_000,
+    models: Annotated[str, typer.Option(help="Of sage, gcn and gat, with commas.")] = "sage,gcn,gat",
+    rounds: Annotated[int, typer.Option(help="Turns of every system.", min=1)] = 5,
+    turn: Annotated[float, typer.Option(help="Seconds of a turn, about.", min=0.0)] = 3.0,
+    dgl: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="A Python that has DGL; without it, DGL is left out.")
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Training epochs: graphshard on ranks and on threads, PyG with edge_index and with CSR, DGL."""
+    import tempfile
+
+    from graphshard.tools.bench import systems as bench
+
+    wanted, shape, cores = _models(models), _shape(nodes, edges), _cores()
+    found: dict[str, dict[str, Measured]] = {}
+    with tempfile.TemporaryDirectory(prefix="graphshard-bench-") as scratch:
+        folder = Path(scratch)
+        bench.write_graph(folder, shape, (128, 128, 32), sorted({1, cores}), seed)
+        for model in wanted:
+            found[model] = bench.measure(model, bench.all_systems(cores, dgl), folder, rounds, turn)
+            output.show(f"{model}: seconds of an epoch (median), MiB above the start, MB sent by a rank")
+            for label, one in found[model].items():
+                output.show(
+                    f"  {label:<32}{one.median:8.3f} s{one.memory:9.0f} MiB{one.sent / 1e6:9.3f} MB"
+                    f"   first {one.first:.2f} s"
+                )
+    labels = list(next(iter(found.values())))
+    document = _head(shape, seed) | {
+        "models": {
+            model: {label: {**vars(one), "median": one.median} for label, one in results.items()}
+            for model, results in found.items()
+        }
+    }
+    seconds = {label: [found[m][label].median for m in wanted] for label in labels}
+    _write(out, "systems", document)
+    _picture(out, "systems", f"Seconds per epoch, {_about(shape)}", wanted, seconds, "seconds (log scale)")
+
+
+def kernels(
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 200_000,
+    edges: EdgesOption = 4_000_000,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1,2",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each form, after one to warm up.", min=1)] = 5,
+    seed: SeedOption = 0,
+) -> None:
+    """Aggregations, forward and backward, against what PyG writes and the memory's bandwidth."""
+    from graphshard.tools.bench import kernels as bench
+    from graphshard.tools.bench.generate import power_law_graph
+
+    shape = _shape(nodes, edges)
+    graph = bench.prepare(power_law_graph(shape, seed), nodes)
+
+    def report(one: Timing) -> None:
+        output.show(
+            f"{one.case.name + ',':<36} F={one.case.width:<4} threads={one.threads}: {one.kernels * 1e3:8.1f} ms, "
+            f"torch fallback {one.fallback * 1e3:8.1f}, PyG {one.literal * 1e3:9.1f} ({one.speedup:.1f}x), "
+            f"{one.limit / one.kernels:.0%} of the memory's limit"
+        )
+
+    counts = [int(word) for word in threads.split(",")]
+    found = bench.measure(graph, bench.CASES, counts, repeats, report)
+    entries = [{**vars(one), "case": vars(one.case), "speedup": one.speedup} for one in found]
+    _write(out, "kernels", _head(shape, seed) | {"cases": entries})
+    groups = [f"{t.case.name}, F={t.case.width}, {t.threads} thr." for t in found]
+    bars = {
+        "PyG, as written": [t.literal * 1e3 for t in found],
+        "torch fallback": [t.fallback * 1e3 for t in found],
+        "numba kernels": [t.kernels * 1e3 for t in found],
+        "memory bandwidth": [t.limit * 1e3 for t in found],
+    }
+    _picture(out, "kernels", f"Forward + backward, {_about(shape)}", groups, bars, "ms (log scale)")
+
+
+def scaling(
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 500_000,
+    edges: EdgesOption = 10_000_000,
+    largest: Annotated[int, typer.Option(help="Most parts; the others are halves.", min=2)] = 256,
+    each: Annotated[int, typer.Option(help="Edges of each part in weak scaling.", min=16)] = 100_000,
+    seed: SeedOption = 0,
+) -> None:
+    """Halo rows, bytes, balance and a predicted epoch for 2 parts and more, by simulation."""
+    from graphshard.tools.bench import scaling as bench
+    from graphshard.tools.bench.charts import lines
+    from graphshard.tools.bench.generate import power_law_graph
+
+    shape = _shape(nodes, edges)
+    graph = power_law_graph(shape, seed)
+    sample = _shape(max(16, nodes * 1_000_000 // edges), 1_000_000) if edges > 1_000_000 else shape
+    speeds = bench.measure_speeds(power_law_graph(sample, seed), sample.nodes)
+    output.show(
+        f"{speeds.edge * 1e9:.1f} ns an edge, {speeds.row * 1e9:.0f} ns a row, "
+        f"{speeds.loopback / 1e9:.2f} GB/s over loopback"
+    )
+    counts = [k for k in (2**i for i in range(1, 20)) if k <= largest]
+    strong, weak = [], []
+    for parts in counts:
+        strong.append(bench.cut(graph, nodes, parts, seed))
+        output.show(_cut_line("strong", bench.table(strong[-1:], speeds)[0]))
+    for parts in counts:
+        grown = _shape(max(16, nodes * each // edges) * parts, each * parts)
+        weak.append(bench.cut(power_law_graph(grown, seed), grown.nodes, parts, seed))
+        output.show(_cut_line("weak", bench.table(weak[-1:], speeds)[0]))
+    tables = {"strong": bench.table(strong, speeds), "weak": bench.table(weak, speeds)}
+    _write(out, "scaling", _head(shape, seed) | {"speeds": vars(speeds)} | tables)
+    panels = []
+    for name, rows in tables.items():
+        curves = {link: [(r["parts"], r[f"predicted, {link}"]) for r in rows] for link in bench.LINKS}
+        panels.append((f"{name} scaling, predicted", "seconds per epoch", curves))
+    sent = {name: [(r["parts"], r["sent_bytes"] / 1e6) for r in rows] for name, rows in tables.items()}
+    panels.append(("sent by the busiest rank", "MB per epoch", sent))
+    if _can_draw():
+        lines(out / "scaling.svg", panels)
+
+
+def _cut_line(kind: str, row: dict[str, float]) -> str:
+    return (
+        f"{kind:<7} k={row['parts']:<4} {row['edges']:>11,} edges: {row['halo']:>9,} halo rows, "
+        f"{row['sent_bytes'] / 1e6:7.2f} MB by the busiest rank, balance {row['balance']:.2f}, "
+        f"epoch {row['predicted, 10 Gbit/s']:.3f} s at 10 Gbit/s (METIS took {row['seconds']:.0f} s)"
+    )
+
+
+# ---- what the three share ----------------------------------------------------------------------------------
+
+
+def _models(text: str) -> list[str]:
+    known, wanted = ("sage", "gcn", "gat"), text.split(",")
+    if not set(wanted) <= set(known):
+        raise typer.BadParameter(f"{text!r}: write some of {', '.join(known)}", param_hint="--models")
+    return wanted
+
+
+def _shape(nodes: int, edges: int) -> Shape:
+    from graphshard.tools.bench.generate import Shape
+
+    return Shape(nodes, edges)
+
+
+def _about(shape: Shape) -> str:
+    return f"{shape.nodes:,} nodes, {shape.edges:,} edges"
+
+
+def _cores() -> int:
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def _head(shape: Shape, seed: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "graph": vars(shape) | {"seed": seed},
+        "machine": {"cores": _cores(), "python": platform.python_version(), "torch": torch.__version__},
+        "huge pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
+    }
+
+
+def _write(out: Path, name: str, document: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / f".{name}.json"
+    draft.write_text(json.dumps(document, indent=1) + "\n")
+    draft.replace(out / f"{name}.json")
+    output.show(f"wrote {out / name}.json")
+
+
+def _can_draw() -> bool:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        output.show("no picture: install graphshard[bench], which has matplotlib")
+        return False
+    return True
+
+
+def _picture(
+    out: Path, name: str, title: str, groups: list[str], values: dict[str, list[float]], unit: str
+) -> None:
+    from graphshard.tools.bench.charts import grouped_bars
+
+    if _can_draw():
+        grouped_bars(out / f"{name}.svg", title, groups, values, unit)
