@@ -93,7 +93,9 @@ class _MergedSync(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        return _sync(values, plan)
+        found = _sync(values, plan)
+        ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
+        return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -117,6 +119,11 @@ class _MergedReduce(torch.autograd.Function):
         return None, *_MergedSync.apply(ctx.plan, *grads)  # type: ignore[no-untyped-call]
 
 
+def _without_gradient(results: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    """The results of values that need no gradient: they have none, whatever else is in the same message."""
+    return [result for result, need in zip(results, needed, strict=True) if not need]
+
+
 def bucketed_inputs(values: Sequence[Tensor], group: str) -> tuple[Tensor, ...]:
     """``graphshard.ops.replicated_input`` of several values: their gradients are summed in one all-reduce.
 
@@ -137,9 +144,7 @@ class _Bucket(torch.autograd.Function):
         ctx.group = group
         ctx.set_materialize_grads(False)
         found = tuple(v.view_as(v) for v in values)
-        ctx.mark_non_differentiable(
-            *(f for f, need in zip(found, ctx.needs_input_grad[1:], strict=True) if not need)
-        )
+        ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
         return found
 
     @staticmethod

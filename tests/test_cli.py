@@ -223,6 +223,33 @@ def test_shards_for_another_number_of_ranks_are_refused(parts):
     assert "was made for 2 ranks, this job has 1: run `graphshard partition` again with --parts 1" in said
 
 
+def test_passes_can_be_chosen():
+    """``--plain`` leaves the user's own gathers, ``--without`` and ``--with`` change one pass each."""
+    plain = run("diff", "gcn", "karate", "--plain").stdout
+    assert "edge_structure" not in plain
+    assert "index_add = index_add(" in plain
+    assert (
+        run("diff", "gcn", "karate", "--plain", "--with", "lower_aggregations").stdout.count(
+            " = edge_structure("
+        )
+        == 1
+    )
+    whole = run("diff", "gcn", "karate").stdout
+    assert "bucketed_inputs" in whole
+    assert "bucketed_inputs" not in run("diff", "gcn", "karate", "--without", "bucket_gradients").stdout
+    for options in ((), ("--plain",), ("--without", "sort_edges", "--with", "overlap_halo_syncs")):
+        assert result_of("verify", "gat", "--simulate", "--mode", "train", *options)["passed"]
+
+
+@pytest.mark.processes
+def test_training_takes_the_chosen_passes(capfd):
+    losses = [result_of("train", "--epochs", 3, *options)["final"]["loss"] for options in ((), ("--plain",))]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    sent = result_of("train", "--epochs", 3)["epochs"][-1]["halo_bytes"]
+    plain = result_of("train", "--epochs", 3, "--plain")["epochs"][-1]["halo_bytes"]
+    assert sent < plain
+
+
 @pytest.mark.processes
 def test_a_flipped_byte_is_found_and_its_rank_named(tmp_path):
     graphshard.partition(load_data("karate"), 2).save(tmp_path / "parts")
@@ -239,6 +266,7 @@ def test_a_flipped_byte_is_found_and_its_rank_named(tmp_path):
     [
         ("verify", "--ranks", "0"),
         ("verify", "--ranks", "2;3"),
+        ("diff", "--without", "go_faster"),
         ("train", "--shards", "parts", "--compare"),
         ("train", "gcn", "karate", "--shards", "parts"),
         ("train", "--epochs", "0"),

@@ -85,6 +85,12 @@ def test_text_with_data():
     assert_golden("diff_gcn_karate", str(diff(model, shards)))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_text_with_every_pass(name):
+    model, inputs = CASES[name]
+    assert_golden(f"diff_{name}_faster", str(inspect_model.diff(model(), inputs=inputs)))
+
+
 def test_text_in_eval_mode():
     traffic = diff(GAT(), train=False).traffic
     assert traffic.units(("halo_sync",), "forward") == [32, 8, 12, 4]

@@ -67,7 +67,9 @@ def one_rank(job: Job, result: Trained, graph: GraphData) -> Comparison:
     """Against the same program on one rank, from the same initial weights."""
     model, whole = _start(job, result, graph)
     with progress("one rank", job.recipe.epochs, show=job.show_progress, lines=1) as on_epoch:
-        reference = train(graphshard.distribute(model, seed=job.seed), whole, job.recipe, on_epoch)
+        reference = train(
+            graphshard.distribute(model, seed=job.seed, options=job.options), whole, job.recipe, on_epoch
+        )
     return _compare("one rank", job, result, reference)
 
 

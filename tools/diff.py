@@ -13,7 +13,11 @@ from graphshard.tools.options import (
     HiddenOption,
     JsonOption,
     LayersOption,
+    PlainOption,
     SeedOption,
+    WithOption,
+    WithoutOption,
+    chosen_passes,
 )
 
 _STYLES = {
@@ -57,9 +61,13 @@ def diff(
     dropout: DropoutOption = 0.5,
     heads: HeadsOption = 4,
     seed: SeedOption = 0,
+    plain: PlainOption = False,
+    with_: WithOption = None,
+    without: WithoutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show the syncs and reductions that distributing a model inserts, with their rows and bytes."""
+    options = chosen_passes(plain, with_, without)
     from rich.text import Text
 
     from graphshard.data import load_data
@@ -76,6 +84,7 @@ def diff(
         train=not evaluate,
         features=features,
         inputs=dict(map(_assignment, inputs or ())),
+        options=options,
     )
     if json:
         output.show_json({"target": target, "data": data, **found.as_dict()})

@@ -25,6 +25,7 @@ from graphshard.graphdata import GraphData
 from graphshard.groups import all_gather_object, default_group, group_rank
 from graphshard.launch import launch
 from graphshard.memory import keep_memory
+from graphshard.passes.pipeline import Options
 from graphshard.shard import Shard
 from graphshard.tools import output
 from graphshard.tools.progress import progress
@@ -49,6 +50,7 @@ class Job:
 
     runs: Sequence[Run]
     recipe: Recipe
+    options: Options
     dtype: torch.dtype
     seed: int
     show_progress: bool
@@ -132,7 +134,7 @@ def run_rank(job: Job, folder: str) -> list[Trained] | None:
         for value in model.state_dict().values():
             # Equal already where making the model is deterministic; a user's code may not be.
             dist.broadcast(value.detach(), 0)
-        distributed = graphshard.distribute(model, seed=job.seed)
+        distributed = graphshard.distribute(model, seed=job.seed, options=job.options)
         show = job.show_progress and group_rank(group) == 0
         with progress(run.title, job.recipe.epochs, show=show) as on_epoch:
             history = train(distributed, shard, job.recipe, on_epoch)

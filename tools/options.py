@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from graphshard.passes.pipeline import Options
 
 TargetArgument = Annotated[
     str,
@@ -29,6 +33,15 @@ LayersOption = Annotated[int, typer.Option(help="Layers of a built-in model.", m
 DropoutOption = Annotated[float, typer.Option(help="Dropout of a built-in model.", min=0.0, max=0.99)]
 HeadsOption = Annotated[int, typer.Option(help="Attention heads of gat.", min=1)]
 SeedOption = Annotated[int, typer.Option(help="Of initial weights, dropout masks and METIS.", min=0)]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Only the passes that make a program exact, none that make it faster.")
+]
+WithOption = Annotated[
+    list[str] | None, typer.Option("--with", metavar="PASS", help="Also this pass, as overlap_halo_syncs.")
+]
+WithoutOption = Annotated[
+    list[str] | None, typer.Option("--without", metavar="PASS", help="All but this pass; may be repeated.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
 
 
@@ -37,3 +50,18 @@ class Dtype(StrEnum):
 
     float32 = "float32"
     float64 = "float64"
+
+
+def chosen_passes(plain: bool, added: Sequence[str] | None, left_out: Sequence[str] | None) -> Options:
+    """Which optimising passes ``--plain``, ``--with`` and ``--without`` ask for."""
+    from dataclasses import fields, replace
+
+    from graphshard.passes.pipeline import Options
+
+    known = [field.name for field in fields(Options)]
+    for name in (*(added or ()), *(left_out or ())):
+        if name not in known:
+            raise typer.BadParameter(f"there is no pass {name!r} to choose: {', '.join(known)}")
+    start = Options.none() if plain else Options()
+    wanted = dict.fromkeys(added or (), True) | dict.fromkeys(left_out or (), False)
+    return replace(start, **wanted)

@@ -15,8 +15,12 @@ from graphshard.tools.options import (
     HiddenOption,
     JsonOption,
     LayersOption,
+    PlainOption,
     SeedOption,
     TargetArgument,
+    WithOption,
+    WithoutOption,
+    chosen_passes,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +61,9 @@ def train(
     dropout: DropoutOption = 0.5,
     heads: HeadsOption = 4,
     seed: SeedOption = 0,
+    plain: PlainOption = False,
+    with_: WithOption = None,
+    without: WithoutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Train a model on several ranks: here, or as one rank of torchrun's."""
@@ -64,6 +71,7 @@ def train(
         raise typer.BadParameter("to compare, give the whole graph too, as DATA", param_hint="--compare")
     if shards is not None and data is not None and not compare:
         raise typer.BadParameter("the shards are the graph: leave DATA out", param_hint="--shards")
+    options = chosen_passes(plain, with_, without)
     import functools
 
     import torch
@@ -80,7 +88,8 @@ def train(
     runs = [jobs.Run(model, "training")]
     if compare and model.built_in and dropout:
         runs.append(jobs.Run(model.without_dropout(), "no dropout"))
-    job = jobs.Job(runs, Recipe(epochs, lr, weight_decay), getattr(torch, dtype.value), seed, not json)
+    recipe = Recipe(epochs, lr, weight_decay)
+    job = jobs.Job(runs, recipe, options, getattr(torch, dtype.value), seed, not json)
     if jobs.under_torchrun():
         results = jobs.run_here(job, shards, load)
         if results is None:

@@ -16,8 +16,12 @@ from graphshard.tools.options import (
     HiddenOption,
     JsonOption,
     LayersOption,
+    PlainOption,
     SeedOption,
     TargetArgument,
+    WithOption,
+    WithoutOption,
+    chosen_passes,
 )
 
 if TYPE_CHECKING:
@@ -51,10 +55,13 @@ def verify(
     dropout: DropoutOption = 0.5,
     heads: HeadsOption = 4,
     seed: SeedOption = 0,
+    plain: PlainOption = False,
+    with_: WithOption = None,
+    without: WithoutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare every output, gradient, buffer and exchange on k ranks with one machine's."""
-    counts = _counts(ranks)
+    counts, options = _counts(ranks), chosen_passes(plain, with_, without)
     import torch
 
     import graphshard
@@ -72,6 +79,7 @@ def verify(
             dtype=getattr(torch, dtype.value),
             modes=[m.value for m in mode or Mode],
             transport="threads" if simulate else "processes",
+            options=options,
         )
         reports.append(report)
         if not json:
