@@ -158,6 +158,7 @@ class DistributedModule(nn.Module):
             str(signature.structure),
             signature.parameters,
             signature.schema,
+            signature.device,
         )
         if key not in self._compiled:
             # torch.export sets flags of the whole process, which change what an optimiser computes (in torch 2.13

@@ -114,7 +114,9 @@ def bind(
         value = shard.tensors[name] if name in shard.tensors and leaf.layout is not torch.strided else leaf
         specs.append(_spec(name, value, found[name], shard))
         flat += [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
-    return Bound(shard, Signature(tuple(specs), structure, tuple(names), shard.schema), flat)
+    device = flat[0].device if flat else torch.device("cpu")
+    signature = Signature(tuple(specs), structure, tuple(names), shard.schema, device=device)
+    return Bound(shard, signature, flat)
 
 
 def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +29,37 @@ def test_a_model_that_keeps_a_tensor_of_its_last_call() -> None:
     model = KeepsATensor()
     assert graphshard.verify(model, data, 2, modes=["train"]).passed
     assert "kept" not in vars(model)
+
+
+class Scaled(nn.Module):
+    """The in-degrees are constants of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        src, dst = edge_index
+        degree = x.new_zeros(x.size(0)).index_add(0, dst, torch.ones_like(dst, dtype=x.dtype)) + 1
+        h = self.lin(x) / degree.sqrt().unsqueeze(-1)
+        return torch.zeros_like(h).index_add(0, dst, h[src].sigmoid())
+
+
+def test_constants_that_are_wrong_in_the_second_step_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step keeps of the graph is verified as it is used, not only as it is computed."""
+    from graphshard import hoisted
+
+    compute = hoisted._compute
+
+    def stale(part: Any, inputs: Any) -> list[Any]:
+        values = compute(part, inputs)
+        return [v * 1.001 if isinstance(v, torch.Tensor) and v.is_floating_point() else v for v in values]
+
+    monkeypatch.setattr(hoisted, "_compute", stale)
+    graph = {"x": torch.rand(9, 3), "edge_index": torch.randint(0, 9, (2, 30))}
+    report = graphshard.verify(Scaled, graph, 2, modes=["eval"])
+    assert not report.passed
+    assert {row.kind for row in report.rows if not row.passed} == {
+        "output, second step",
+        "gradient, second step",
+    }

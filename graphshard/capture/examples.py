@@ -53,6 +53,7 @@ class Signature:
         parameters: ``(state_dict key, spec)`` of each parameter that has a row for each node. They are flat
             inputs as well, behind the arguments, so that their rows are dynamic.
         schema: the node sets and edge sets that the tensors belong to.
+        device: of the tensors. A capture keeps it, as in ``torch.arange(n, device=x.device)``.
     """
 
     leaves: tuple[Any, ...]
@@ -60,6 +61,7 @@ class Signature:
     names: tuple[str, ...]
     schema: Schema = Schema()  # noqa: RUF009 (frozen)
     parameters: tuple[tuple[str, TensorSpec], ...] = ()
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     @property
     def arguments(self) -> tuple[TensorSpec, ...]:
@@ -124,7 +126,10 @@ def sizes_for(model: nn.Module, signature: Signature) -> tuple[Sizes, Sizes]:
 
 
 def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Tensor]:
-    """A flat list of example tensors; integers are zeros (a valid class, a valid category)."""
+    """A flat list of example tensors; integers are zeros (a valid class, a valid category).
+
+    They are drawn on the CPU, whatever their device: every rank has the same.
+    """
     generator = torch.Generator().manual_seed(seed)
     flat: list[Tensor] = []
     for spec in signature.tensors:
@@ -138,7 +143,7 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
             counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges}.get(spec.role)
             rows = () if counts is None else (counts[spec.of],)
             flat.append(_values((*rows, *spec.trailing), spec.dtype, generator))
-    return flat
+    return [t.to(signature.device) for t in flat]
 
 
 def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:

@@ -124,7 +124,7 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     before = dict(buffers)
     buffers.update(signature.restore_parameters(flat))
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=_with_random_state(signature)):
             result = torch.func.functional_call(model, buffers, args, kwargs)
     except GraphshardError:
         raise
@@ -142,6 +142,11 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
                 f"not do: write into it, as in self.{name}.copy_(...)"
             )
     return result
+
+
+def _with_random_state(signature: Signature) -> list[torch.device]:
+    """The devices, other than the CPU, whose random state a model may use."""
+    return [signature.device] if signature.device.type == "cuda" else []
 
 
 def _shapes(signature: Signature, flat: Sequence[Tensor]) -> str:
@@ -183,7 +188,7 @@ def _export_once(
         symbolic_numbers(flat_module.model),
         capturable_layers(),
         capturable_functions(),
-        torch.random.fork_rng(devices=[]),
+        torch.random.fork_rng(devices=_with_random_state(signature)),
     ):
         shapes = (dynamic_shapes(signature),)
         return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,11 +14,15 @@ from torch.utils import _pytree as pytree
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.check.module import without_dropout
 from graphshard.check.probe import Probed, Value
+from graphshard.hoisted import Constants
 from graphshard.local_ops import random_bits
 from graphshard.ops import all_reduce, replicated_output
 from graphshard.roles import Member, Role
 from graphshard.runtime import State, graph_inputs, program_inputs
 from graphshard.shard import Shard
+
+SECOND = ", second step"
+"""Ends the kinds of values of a second step."""
 
 _SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask
 
@@ -61,13 +66,46 @@ def weights_of(value: Value) -> Tensor:
 
 
 def run_program(model: nn.Module, case: Case, group: str) -> list[Value]:
-    """Outputs, exchanges, gradients and buffers of the program on one rank.
+    """Outputs, exchanges, gradients and buffers of the program on one rank; and what a second step gives.
+
+    The first step has gradients of the inputs too, for which the whole program runs. The second is one of
+    training: the inputs are fixed, and what depends on the graph alone was kept from a step before.
 
     ``model`` must be this rank's own: its gradients are computed and its buffers change.
     """
+    compiled = case.probed.compiled
+    before = None if compiled.split is None else copy.deepcopy(model)
+    values = _step(model, case, group, lambda inputs: compiled.program.module(*inputs))
+    if before is None:
+        return values
+    return values + _second_step(before, case, group)
+
+
+def second(values: Sequence[Value]) -> list[Value]:
+    """Outputs and gradients of parameters, as a second step's."""
+    return [replace(v, kind=v.kind + SECOND) for v in values if v.kind in ("output", "gradient")]
+
+
+def _second_step(model: nn.Module, case: Case, group: str) -> list[Value]:
+    """Outputs and gradients of a step that finds its constants computed."""
+    constants, part = Constants(), case.probed.compiled.split
+    assert part is not None
+    fixed = replace(case, flat=[t.detach() for t in case.flat])
+    graph = graph_inputs(case.shard, group, case.key)
+    program = case.probed.compiled.program
+    constants.of(part, program_inputs(program, State.of(model), fixed.flat, graph), group)
+    return second(
+        _step(model, fixed, group, lambda inputs: part.step(*inputs, *constants.of(part, inputs, group)))
+    )
+
+
+def _step(
+    model: nn.Module, case: Case, group: str, execute: Callable[[list[Any]], Sequence[Any]]
+) -> list[Value]:
+    """One forward and backward; ``execute`` gives the program's results for its inputs."""
     program, state = case.probed.compiled.program, State.of(model)
     graph = graph_inputs(case.shard, group, case.key)
-    results = program.module(*program_inputs(program, state, case.flat, graph))
+    results = execute(program_inputs(program, state, case.flat, graph))
     own, values = case.probed.split(results)
     outputs = [v for v in values if v.kind == "output"]
     terms: list[Tensor] = []

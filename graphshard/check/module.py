@@ -144,16 +144,13 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
     """
     signature = compiled.captured.signature
     flat = example_inputs(signature, sizes, seed)
-    devices = {p.device for p in model.parameters()}
-    if len(devices) > 1 or any(d.type != "cpu" for d in devices):
-        flat = [t.to(next(iter(devices))) for t in flat]
     rows = signature.restore_parameters(flat)
     for value in rows.values():
         value.requires_grad_()
     state = State.of(model)
     state = State({**state.parameters, **rows}, state.buffers)
     plain = drop_dropout(compiled).program
-    graph = graph_inputs(whole_graph(signature.schema, sizes), "", (0, 0))
+    graph = graph_inputs(whole_graph(signature.schema, sizes).to(signature.device), "", (0, 0))
 
     def program() -> list[Tensor]:
         results = plain.module(*program_inputs(plain, state, flat, graph))

@@ -34,7 +34,8 @@ class Value:
     """One tensor that a check compares.
 
     Attributes:
-        kind: "output", "gradient", "input gradient", "buffer", or of an exchange one of ``EXCHANGES``.
+        kind: "output", "gradient", "input gradient", "buffer", or of an exchange one of ``EXCHANGES``; the first
+            two also of a second step.
         name: an output's number, a node's name, a state_dict key or an argument's name.
         value: the tensor, detached.
         ids: int64 global ids along dim ``dim``; None where every rank holds the whole tensor.

@@ -17,7 +17,7 @@ from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
 from graphshard.check.compare import Difference, Key, by_key, compare
-from graphshard.check.evaluate import Case, run_module, run_program
+from graphshard.check.evaluate import Case, run_module, run_program, second
 from graphshard.check.faults import Fault, plant
 from graphshard.check.module import check_capture, drop_dropout
 from graphshard.check.orders import order_spread
@@ -303,4 +303,5 @@ def reference_values(prepared: Prepared, whole: Shard) -> dict[Key, Value]:
         run_module(copy.deepcopy(prepared.model), prepared.case(probed, whole), ids, dropout=False)
     )
     exchanges = {key: value for key, value in mine.items() if key[0] in EXCHANGES.values()}
-    return eager | exchanges
+    again = {} if prepared.compiled.split is None else by_key(second(list(eager.values())))
+    return eager | exchanges | again
