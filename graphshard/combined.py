@@ -21,8 +21,8 @@ from graphshard.ops import all_reduce
 
 __all__ = ["bucketed_inputs", "merged_sync"]
 
-Plan = tuple[Tensor, Sequence[int], Sequence[int], str]
-"""send_index, send_splits, recv_splits and the name of the group, as for ``graphshard.ops.halo_sync``."""
+Plan = tuple[Tensor, Sequence[int], Sequence[int], str, torch.dtype | None]
+"""send_index, send_splits, recv_splits and the name of the group, as for ``graphshard.ops.halo_sync``; and wire."""
 
 
 def merged_sync(
@@ -31,16 +31,19 @@ def merged_sync(
     send_splits: Sequence[int],
     recv_splits: Sequence[int],
     group: str,
+    wire: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:
     """``graphshard.ops.halo_sync`` of several values of one dtype, in one exchange.
 
     Args:
-        values: each ``[n, ...]``, of one floating dtype. The rest: as for ``halo_sync``.
+        values: each ``[n, ...]``, of one floating dtype.
+        wire: what rows are rounded to while they travel, forward and back (inexact); None sends them as they are.
+        send_index, send_splits, recv_splits, group: as for ``halo_sync``.
 
     Returns:
         Each ``[n + h, ...]``.
     """
-    plan: Plan = (send_index, send_splits, recv_splits, group)
+    plan: Plan = (send_index, send_splits, recv_splits, group, wire)
     return _MergedSync.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -54,11 +57,20 @@ def _packed(values: Sequence[Tensor], rows: int) -> Tensor:
     return torch.cat(flat, 1)
 
 
-def _sync(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
-    send_index, send_splits, recv_splits, group = plan
-    sent = _packed([v.index_select(0, send_index) for v in values], send_index.numel())
+def _exchanged(
+    rows: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str, wire: torch.dtype | None
+) -> Tensor:
+    """What the other ranks send for ``rows``, of their dtype."""
+    sent = rows if wire is None else rows.to(wire)
     received = sent.new_empty((sum(recv_splits), sent.size(1)))
     exchange(received, sent, send_splits, recv_splits, group)
+    return received.to(rows.dtype)
+
+
+def _sync(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
+    send_index, send_splits, recv_splits, group, wire = plan
+    sent = _packed([v.index_select(0, send_index) for v in values], send_index.numel())
+    received = _exchanged(sent, send_splits, recv_splits, group, wire)
     found = []
     for value, part in zip(values, received.split(_widths(values), 1), strict=True):  # type: ignore[no-untyped-call]
         out = value.new_empty((value.size(0) + part.size(0), *value.shape[1:]))
@@ -70,11 +82,10 @@ def _sync(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
 
 def _reduce(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
     """The adjoint: each ``[n + h, ...]`` to ``[n, ...]``, terms added in rank order."""
-    send_index, send_splits, recv_splits, group = plan
+    send_index, send_splits, recv_splits, group, wire = plan
     owned = [v.size(0) - sum(recv_splits) for v in values]
     sent = _packed([v[n:] for v, n in zip(values, owned, strict=True)], sum(recv_splits))
-    received = sent.new_empty((send_index.numel(), sent.size(1)))
-    exchange(received, sent, recv_splits, send_splits, group)
+    received = _exchanged(sent, recv_splits, send_splits, group, wire)
     found = []
     parts = received.split(_widths(values), 1)  # type: ignore[no-untyped-call]
     for value, n, part in zip(values, owned, parts, strict=True):

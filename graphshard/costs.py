@@ -42,6 +42,7 @@ class Exchange:
         backward: whether it sends in backward.
         tensors: how many gradients go together.
         once: it sends in the first step of a graph only.
+        wire: what rows are rounded to while they travel; None where they are sent as they are.
     """
 
     key: Key
@@ -53,6 +54,7 @@ class Exchange:
     rows: int | None = None
     tensors: int = 1
     once: bool = False
+    wire: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Traffic:
         sent = "forward and back" if exchange.backward else "forward only"
         if exchange.once:
             sent = "once for each graph"
+        if exchange.wire is not None:
+            sent += f" as {str(exchange.wire).removeprefix('torch.')}: inexact"
         if exchange.kind not in HALO:
             size = exchange.unit if self.parts is None else self._ring(exchange.unit)
             return f"{size:,} B {sent}"
@@ -195,11 +199,10 @@ def traffic_of(
         op = op_name(node).rsplit(".", 1)[-1]
         once = bool(node.meta.get(ONCE))
         if op in ("merged_sync", "overlapped_sum"):
-            rows = _rows(node, halo)
+            rows, wire = _rows(node, halo), node.kwargs.get("wire")
             for key, name, value, back in _synced(node, op, words, flow):
-                found.append(
-                    Exchange(key, name, "halo_sync", _unit(value, "halo_sync"), True, back, rows, once=once)
-                )
+                unit = _unit(value, "halo_sync", wire)
+                found.append(Exchange(key, name, "halo_sync", unit, True, back, rows, once=once, wire=wire))
         elif op in HALO or op in REDUCE:
             rows = _rows(node, halo) if op in HALO else None
             key, name = key_of(node), words.text(node)
@@ -238,7 +241,7 @@ def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -
     return None if halo is None else sum(halo[plan.halo.nodes, plan.halo.plan])
 
 
-def _unit(node: fx.Node, op: str) -> int:
+def _unit(node: fx.Node, op: str, wire: Any = None) -> int:
     if op == "global_count":
         return int(torch.int64.itemsize)
     value = node.meta["val"]
@@ -247,4 +250,4 @@ def _unit(node: fx.Node, op: str) -> int:
         raise GraphshardError(
             f"the bytes of {node.name} are not known before it runs: its shape is {value.shape}"
         )
-    return int(math.prod(sizes) * value.dtype.itemsize)
+    return int(math.prod(sizes) * (wire or value.dtype).itemsize)

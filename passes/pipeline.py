@@ -7,8 +7,8 @@
 and then the passes that make it faster, each of which :class:`Options` can leave out::
 
             -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
-            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> work_in_place -> bucket_gradients
-            -> hoist_graph_constants
+            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows -> work_in_place
+            -> bucket_gradients -> hoist_graph_constants
 
 The pipeline alone copies, lints, recompiles and checks placements.
 """
@@ -37,6 +37,7 @@ from graphshard.passes.insert_halo_sync import InsertHaloSync
 from graphshard.passes.lower_aggregations import LowerAggregations
 from graphshard.passes.merge_halo_syncs import MergeHaloSyncs
 from graphshard.passes.move_halo_syncs import MoveHaloSyncs
+from graphshard.passes.narrow_halo_rows import NarrowHaloRows
 from graphshard.passes.overlap_halo_syncs import OverlapHaloSyncs
 from graphshard.passes.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.sort_edges import SortEdges
@@ -66,7 +67,7 @@ def correctness_passes() -> tuple[Pass, ...]:
 
 @dataclass(frozen=True)
 class Options:
-    """Which passes make the program faster; every combination is exact.
+    """Which passes make the program faster; every combination is exact, but for ``narrow_halo_rows``.
 
     Attributes:
         free_constants: what takes only a dtype, a device or a size from a value does not wait for it.
@@ -78,6 +79,8 @@ class Options:
         overlap_halo_syncs: a sum over neighbours begins while their halo rows travel; off by default, for it needs a
             core that has nothing else to do, or a GPU.
         merge_halo_syncs: values that are synced at the same time travel in one message.
+        narrow_halo_rows: halo rows and their gradients travel as bfloat16. **Inexact**; off by default, and ``verify``
+            never passes.
         work_in_place: what writes a whole tensor writes over one that nobody reads again.
         bucket_gradients: gradients of several parameters are summed over the ranks in one all-reduce.
         hoist_graph_constants: what depends on the graph alone is computed once for each graph.
@@ -91,6 +94,7 @@ class Options:
     move_halo_syncs: bool = True
     overlap_halo_syncs: bool = False
     merge_halo_syncs: bool = True
+    narrow_halo_rows: bool = False
     work_in_place: bool = True
     bucket_gradients: bool = True
     hoist_graph_constants: bool = True
@@ -99,6 +103,11 @@ class Options:
     def none(cls) -> Options:
         """Only the passes that make a program exact."""
         return cls(**{field.name: False for field in fields(cls)})
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The chosen passes that change results beyond rounding in another order."""
+        return ("narrow_halo_rows",) if self.narrow_halo_rows else ()
 
 
 def optimising_passes(options: Options) -> tuple[Pass, ...]:
@@ -112,6 +121,7 @@ def optimising_passes(options: Options) -> tuple[Pass, ...]:
         MoveHaloSyncs(),
         OverlapHaloSyncs(),
         MergeHaloSyncs(),
+        NarrowHaloRows(),
         WorkInPlace(),
         BucketGradients(),
         HoistGraphConstants(),

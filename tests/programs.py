@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str
 def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program, Pass]:
     """The program as it comes to a pass that makes it faster, and that pass; ``without`` some before it."""
     program = program_of(model)
-    for step in passes_for(Options(overlap_halo_syncs=name == "overlap_halo_syncs")):
+    for step in passes_for(replace(Options(), **{name: True})):
         InferPlacement().run(program)
         if step.name == name:
             return program, step

@@ -49,6 +49,21 @@ def test_a_value_without_gradient_has_none_afterwards() -> None:
     assert [f.requires_grad for f in found] == [True, False]
 
 
+def test_a_narrow_wire_rounds_halo_rows_and_their_gradients_alone() -> None:
+    value = rows(4, 3)
+    (found,) = merged_sync([value], *SELF, "", torch.bfloat16)
+    assert found.dtype == torch.float64
+    assert torch.equal(found[:4], value)
+    assert torch.equal(found[4:], value[[2, 0, 2]].bfloat16().double())
+    grad = torch.randn(7, 3, dtype=torch.float64)
+    found.backward(grad)
+    sent = grad[4:].bfloat16().double()
+    assert value.grad is not None
+    assert torch.equal(value.grad[0], grad[0] + sent[1])
+    assert torch.equal(value.grad[1], grad[1])
+    assert torch.equal(value.grad[2], grad[2] + sent[0] + sent[2])
+
+
 def counted_degrees(self: object, x: Tensor, edge_index: Tensor, edge_weight: Tensor) -> list[Tensor]:
     """A constant of the graph and a value with a gradient, read by the same edges; found by the fuzzer."""
     src, dst = edge_index

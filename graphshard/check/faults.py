@@ -120,12 +120,12 @@ def stack_forward_only(x: Tensor, group: str) -> Tensor:
     return torch.where(own, x.unsqueeze(0), stacked)
 
 
-def merged_nothing(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+def merged_nothing(values: Sequence[Tensor], *plan: Any, **_wire: Any) -> tuple[Tensor, ...]:
     """A merged sync that leaves zeros in every halo."""
     return tuple(sync_nothing(x, *plan) for x in values)
 
 
-def merged_forward_only(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+def merged_forward_only(values: Sequence[Tensor], *plan: Any, **_wire: Any) -> tuple[Tensor, ...]:
     """A merged sync whose halo rows send no gradient home."""
     return tuple(sync_forward_only(x, *plan) for x in values)
 

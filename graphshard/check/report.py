@@ -54,6 +54,7 @@ class Report:
         transport: "threads" (simulated ranks) or "processes" (gloo).
         rows: every compared value.
         notes: what a reader should know of the run (which reference, which bound).
+        inexact: passes that were asked for although they change results: the report has not passed.
     """
 
     num_parts: int
@@ -61,11 +62,12 @@ class Report:
     transport: str
     rows: Sequence[Row]
     notes: Sequence[str] = ()
+    inexact: Sequence[str] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every value is within its tolerance; a report without rows has not passed."""
-        return bool(self.rows) and all(row.passed for row in self.rows)
+        """Whether every value is within its tolerance; a report without rows, or of an inexact program, has not."""
+        return bool(self.rows) and not self.inexact and all(row.passed for row in self.rows)
 
     @property
     def failures(self) -> list[Row]:
@@ -90,6 +92,7 @@ class Report:
             "dtype": self.dtype,
             "transport": self.transport,
             "largest_relative_difference": largest,
+            "inexact": list(self.inexact),
             "notes": list(self.notes),
             "rows": rows,
         }
@@ -97,6 +100,8 @@ class Report:
     def summary(self) -> str:
         """One line."""
         verdict = "PASS" if self.passed else f"FAIL ({len(self.failures)} of {len(self.rows)})"
+        if self.inexact:
+            verdict = f"INEXACT by choice ({', '.join(self.inexact)}; {len(self.failures)} values differ)"
         return (
             f"{verdict}: {len(self.rows)} values on {self.num_parts} ranks ({self.transport}, {self.dtype}), "
             f"largest relative difference {self.largest:.1e}"

@@ -140,7 +140,8 @@ def verify(
             rows += run.on_threads(fault, timeout)
         else:
             rows += run.on_processes(model, fault, timeout)
-    return Report(num_parts, str(dtype or "as given").removeprefix("torch."), transport, rows)
+    name = str(dtype or "as given").removeprefix("torch.")
+    return Report(num_parts, name, transport, rows, inexact=setting.options.inexact)
 
 
 @dataclass(frozen=True)
