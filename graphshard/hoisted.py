@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, fx
 
 from graphshard.groups import resolve
+from graphshard.memory import return_free_memory
 from graphshard.passes.base import Program
 from graphshard.passes.hoist_graph_constants import ONCE
 from graphshard.passes.structural import Table, structure_of
@@ -101,6 +102,7 @@ class Constants:
                 self.values.clear()
                 self.data.clear()
             found = _compute(part, inputs)
+            return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
             self.values.update(zip(numbers, found, strict=True))
             self.data.update(read)
         return [self.values[number] for number in numbers]

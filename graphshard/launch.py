@@ -46,7 +46,7 @@ __all__ = ["launch"]
 
 T = TypeVar("T")
 
-PRELOADED = ["graphshard.launch", "graphshard.kernels.numba_cpu", "torch.export._trace"]
+PRELOADED = ["graphshard.launch", "graphshard.kernels.preloaded", "torch.export._trace"]
 """What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
 _POLL_SECONDS = 0.05
 # A rank whose peer died fails within milliseconds of it; many polls later the launcher has seen the dead one.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _MOST = (1 << 31) - 1
 
-__all__ = ["keep_memory"]
+__all__ = ["keep_memory", "return_free_memory"]
 
 
 def keep_memory() -> bool:
@@ -24,9 +25,25 @@ def keep_memory() -> bool:
     Returns:
         Whether the C library took it: glibc's ``mallopt`` does, on Linux; elsewhere nothing is changed.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_glibc("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, _MOST))
+
+
+def return_free_memory() -> bool:
+    """Give the operating system what this process has freed and kept: after something large that happens once.
+
+    Returns:
+        Whether the C library can: glibc's ``malloc_trim`` does, on Linux; elsewhere nothing is changed.
+    """
+    trim = _of_glibc("malloc_trim")
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where it has none of that name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

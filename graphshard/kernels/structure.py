@@ -53,7 +53,7 @@ class Structure(NamedTuple):
 
     Attributes:
         by_row, by_column: the edges of each row, of each column.
-        row, column: int64 ``[edges]``, as they were given.
+        row, column: ``[edges]``, as they were given; int32 where the sizes fit, else int64.
     """
 
     by_row: Grouped
@@ -73,7 +73,12 @@ def build(row: Tensor, column: Tensor, rows: int, columns: int) -> Structure:
         row, column: int64 ``[edges]``, in ``0..rows-1`` and ``0..columns-1``.
         rows, columns: the size of the matrix.
     """
-    return Structure(_grouped(row, column, rows), _grouped(column, row, columns), row, column)
+    by_row, by_column = _grouped(row, column, rows), _grouped(column, row, columns)
+    edges = slice(0, row.numel())
+    # The ends of edges that are numbered by row are there already.
+    ends = by_row.other[edges] if by_row.ordered else column.to(by_row.other.dtype)
+    starts = by_column.other[edges] if by_column.ordered else row.to(by_column.other.dtype)
+    return Structure(by_row, by_column, starts, ends)
 
 
 def _grouped(index: Tensor, other: Tensor, groups: int) -> Grouped:

@@ -49,7 +49,7 @@ def literal_sum(x: Tensor, weight: Tensor | None, a: Structure) -> Tensor:
 
 
 def literal_softmax(scores: Tensor, a: Structure) -> Tensor:
-    row = a.row.view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
+    row = a.row.long().view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
     empty = scores.new_zeros(a.by_row.groups, *scores.shape[1:])
     top = empty.scatter_reduce(0, row, scores.detach(), "amax", include_self=False)
     power = (scores - top[a.row]).exp()
@@ -57,7 +57,7 @@ def literal_softmax(scores: Tensor, a: Structure) -> Tensor:
 
 
 def literal_extreme(x: Tensor, a: Structure, reduce: str) -> Tensor:
-    row = a.row.view(-1, *[1] * (x.dim() - 1)).expand(-1, *x.shape[1:])
+    row = a.row.long().view(-1, *[1] * (x.dim() - 1)).expand(-1, *x.shape[1:])
     return x.new_zeros(a.by_row.groups, *x.shape[1:]).scatter_reduce(
         0, row, x[a.column], reduce, include_self=False
     )

@@ -68,13 +68,15 @@ class Measured:
         seconds: of every counted epoch, on the slowest rank.
         first: seconds of the very first epoch: capture, passes, compiling, constants of the graph.
         loss: of the first epoch.
-        memory: MiB above what was held before training, of all ranks together, at each one's peak.
+        before: MiB held before training: programs, graph and model, of all ranks together.
+        memory: MiB above that, at each one's peak.
         sent: bytes that the rank that sends most sends in an epoch.
     """
 
     seconds: list[float] = field(default_factory=list)
     first: float = 0.0
     loss: float = 0.0
+    before: float = 0.0
     memory: float = 0.0
     sent: int = 0
 
@@ -119,7 +121,7 @@ def measure(
             found[system].first, found[system].loss = _first(ranks)
             warm = min(_turn(ranks, 2, found[system], count=False))
             counts[system] = max(2, min(20, math.ceil(turn / warm)))
-            assert len(before) == system.ranks
+            found[system].before = sum(before)
         for _ in range(rounds):
             for system, (ranks, _) in running.items():
                 _turn(ranks, counts[system], found[system], count=True)
