@@ -73,6 +73,7 @@ def kernels(
     nodes: NodesOption = 200_000,
     edges: EdgesOption = 4_000_000,
     threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1,2",
+    widths: Annotated[str, typer.Option(help="Numbers of a node's row, with commas.")] = "32,128",
     repeats: Annotated[int, typer.Option(help="Timed runs of each form, after one to warm up.", min=1)] = 5,
     seed: SeedOption = 0,
 ) -> None:
@@ -91,7 +92,8 @@ def kernels(
         )
 
     counts = [int(word) for word in threads.split(",")]
-    found = bench.measure(graph, bench.CASES, counts, repeats, report)
+    cases = [bench.Case(name, int(width)) for width in widths.split(",") for name in bench.NAMES]
+    found = bench.measure(graph, cases, counts, repeats, report)
     entries = [{**vars(one), "case": vars(one.case), "speedup": one.speedup} for one in found]
     _write(out, "kernels", _head(shape, seed) | {"cases": entries})
     most = max(counts)

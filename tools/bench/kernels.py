@@ -31,16 +31,17 @@ class Case:
     width: int
 
 
-CASES = tuple(
-    Case(name, width)
-    for width in (32, 128)
-    for name in ("weighted sum", "weighted sum, gradient of weights", "max", "attention")
-)
+NAMES = ("weighted sum", "weighted sum, gradient of weights", "max", "attention")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of one case; ``limit`` is what reading the gathered rows takes at the measured bandwidth."""
+    """Median seconds of one case.
+
+    Attributes:
+        kernels, fallback, literal: of the numba kernels, of torch's sparse ops, of what PyG writes.
+        limit: of reading as many bytes as are gathered, in order. Rows that a cache holds can be read faster.
+    """
 
     case: Case
     threads: int
@@ -165,7 +166,7 @@ def _measure(graph: Graph, case: Case, threads: int, repeats: int) -> Timing:
             if turn:
                 times[name].append(seconds)
     passes = 3 if learned else 2  # the gradient of weights reads the rows once more
-    limit = passes * _gather_seconds(graph.source[graph.order], case.width)
+    limit = passes * graph.source.numel() * case.width * x.element_size() / _bandwidth()
     middle = {name: median(each) for name, each in times.items()}
     return Timing(case, threads, middle["kernels"], middle["fallback"], middle["literal"], limit)
 
@@ -178,19 +179,15 @@ def _once(step: Step, x: Tensor, weight: Tensor, grad: Tensor) -> float:
     return time.perf_counter() - start
 
 
-_CHUNK = 4096
-"""Rows gathered at a time: the buffer that they are written to stays in a core's cache."""
+_STREAM = 1 << 26
+"""Numbers that are read in order to measure the bandwidth: far more than caches hold."""
 
 
-def _gather_seconds(index: Tensor, width: int) -> float:
-    """What the memory system needs to bring the rows that the edges name, in this order, and nothing else."""
-    table = torch.randn(int(index.max()) + 1, width)
-    buffer = torch.empty(_CHUNK, width)
-    pieces = [piece for piece in torch.split(index, _CHUNK) if piece.numel() == _CHUNK] or [index]
-    best: float = float("inf")
-    for _ in range(3):
+def _bandwidth() -> float:
+    """Bytes a second that this many threads read from memory in order."""
+    table, best = torch.ones(_STREAM), float("inf")
+    for _ in range(5):
         start = time.perf_counter()
-        for piece in pieces:
-            torch.index_select(table, 0, piece, out=buffer[: piece.numel()])
+        table.sum()
         best = min(best, time.perf_counter() - start)
-    return best * index.numel() / sum(piece.numel() for piece in pieces)
+    return table.numel() * table.element_size() / best
