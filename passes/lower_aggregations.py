@@ -40,6 +40,7 @@ from graphshard.passes.patterns import (
 from graphshard.passes.rules.call import shape_of
 from graphshard.passes.rules.pointwise import is_one
 from graphshard.passes.rules.scatter import is_by_source
+from graphshard.passes.structural import restore_order
 from graphshard.placement import Matrix, Owned, Placed, Rows
 
 aten = torch.ops.aten
@@ -155,7 +156,11 @@ class _Lowering:
         return emit.call(aggregation.gather, found.table, structure, end, example=node.meta["val"])
 
     def drop_dead_code(self) -> None:
-        """What nothing reads any more, structures among it."""
+        """What nothing reads any more, structures among it.
+
+        A gather may read a structure whose other end is selected behind it, so the order is restored first.
+        """
+        restore_order(self.program)
         self.program.graph.eliminate_dead_code()
         left = set(self.program.graph.nodes)
         self.structures = {ends: node for ends, node in self.structures.items() if node in left}

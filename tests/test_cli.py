@@ -102,9 +102,10 @@ def test_verify_gives_a_report_for_each_number_of_ranks():
 def test_verify_uses_processes_and_prints_a_line_for_each_kind():
     done = run("verify", "--mode", "eval", "--ranks", 2)
     assert done.exit_code == 0, done.stderr
-    kinds = [line.split("  ")[0] for line in done.stdout.splitlines()[1:5]]
-    assert sorted(kinds) == ["gradient", "halo sync", "input gradient", "output"]
-    assert "values on 2 ranks (processes, float64)" in done.stdout.splitlines()[5]
+    kinds = [line.split("  ")[0] for line in done.stdout.splitlines()[1:7]]
+    again = ["gradient, second step", "output, second step"]
+    assert sorted(kinds) == sorted(["gradient", "halo sync", "input gradient", "output", *again])
+    assert "values on 2 ranks (processes, float64)" in done.stdout.splitlines()[7]
 
 
 @pytest.mark.parametrize("everything", [False, True])

@@ -19,7 +19,7 @@ def stack(names: list[tuple[str, str, str]], residual: bool, p: float = 0.0) -> 
     return make(lambda: Stack([(CONVS[c](), NORMS[n](), ACTIVATIONS[a]()) for c, n, a in names], residual, p))
 
 
-@examples(14)
+@examples(9)
 @given(
     names=st.lists(steps, min_size=1, max_size=3),
     residual=st.booleans(),

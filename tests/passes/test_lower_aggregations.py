@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from equality import check_equal
 from faster_models import attention, by_source, compared, learned_edges, mean, weighted
 from programs import before_pass, check_faster, model_of, step_ops
+from strategies import fixed_case
 from torch import Tensor
 
 PASS = "lower_aggregations"
@@ -22,6 +26,23 @@ def test_a_mean_and_its_count() -> None:
 def test_attention() -> None:
     after = "linear tanh view halo_sync sum halo_sync gather gather add edge_softmax weighted_sum"
     check_faster(attention, PASS, after, 4)
+
+
+def late_ends(self: Any, x: Tensor, edge_index: Tensor) -> Tensor:
+    """The sources are selected first and gathered; the destinations only behind it."""
+    messages = self.lin(x)[edge_index[0]]
+    return torch.zeros_like(x[:, :6]).index_add(0, edge_index[1], messages * messages.sum(0).sigmoid())
+
+
+def test_a_gather_that_stands_before_the_other_end_of_its_edges() -> None:
+    """Found by the coverage of the zoo: layers that gather first and aggregate later."""
+    program, step = before_pass(model_of(late_ends), PASS)
+    assert step.run(program) > 0
+    program.graph.lint()
+    assert "gather" in step_ops(program)
+    case = fixed_case()
+    tensors = {name: case.tensors[name] for name in ("x", "edge_index")}
+    check_equal(model_of(late_ends), tensors, case.assignment, case.parts)
 
 
 def test_dots_extremes_and_messages_that_are_no_gathers() -> None:
