@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.copies import combine_by_rank
 from graphshard.groups import exchange
 from graphshard.ops import all_reduce
 
@@ -90,11 +91,7 @@ def _reduce(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
     parts = received.split(_widths(values), 1)  # type: ignore[no-untyped-call]
     for value, n, part in zip(values, owned, parts, strict=True):
         out = value[:n].clone(memory_format=torch.contiguous_format)
-        rows = part.reshape(-1, *value.shape[1:])
-        splits = list(send_splits)
-        # One step per rank, in which no node comes twice: no order is left to the kernel.
-        for index, piece in zip(send_index.split(splits), rows.split(splits), strict=True):  # type: ignore[no-untyped-call]
-            out.index_add_(0, index, piece)
+        combine_by_rank(out, send_index, send_splits, part.reshape(-1, *value.shape[1:]), "sum")
         found.append(out)
     return tuple(found)
 

@@ -12,6 +12,19 @@ from graphshard.groups import exchange
 _SCATTER_NAMES = {"max": "amax", "min": "amin", "prod": "prod"}
 
 
+def combine_by_rank(
+    out: Tensor, send_index: Tensor, send_splits: Sequence[int], rows: Tensor, reduce: str
+) -> None:
+    """Combine the rows that each rank sends back into ``out[send_index]``, in place and in rank order.
+
+    One step per rank: within one rank's rows no node comes twice, so no order is left to the kernel.
+    """
+    splits = list(send_splits)
+    for index, part in zip(send_index.split_with_sizes(splits), rows.split_with_sizes(splits), strict=True):
+        if part.numel():
+            combine(out, index, part, reduce)
+
+
 def combine(out: Tensor, index: Tensor, rows: Tensor, reduce: str) -> None:
     """Combine ``rows`` into ``out[index]``, in place. True + True is True, as for torch's own ``+``."""
     if out.dtype == torch.bool:

@@ -102,7 +102,8 @@ class Constants:
                 self.values.clear()
                 self.data.clear()
             found = _compute(part, inputs)
-            return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
+            if not changed:  # data that changes in every step would pay for fresh pages in every step
+                return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
             self.values.update(zip(numbers, found, strict=True))
             self.data.update(read)
         return [self.values[number] for number in numbers]

@@ -135,10 +135,10 @@ def _threads_per_rank(world_size: int) -> int:
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     if chosen.isdigit() and int(chosen) > 0:
         return int(chosen)
-    return max(1, _cores() // world_size)
+    return max(1, usable_cores() // world_size)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """The cores this process may use, where the platform tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

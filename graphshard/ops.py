@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from graphshard.copies import combine, product_gradient
+from graphshard.copies import combine_by_rank, product_gradient
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
 from graphshard.float_order import from_order_keys, order_keys
 from graphshard.groups import (
@@ -163,11 +163,7 @@ def halo_reduce(
     rows = x.new_empty((send_index.numel(), *x.shape[1:]))
     exchange(rows, x[n:].contiguous(), recv_splits, send_splits, group)
     out = x[:n].clone(memory_format=torch.contiguous_format)
-    # One step per rank: within one rank's rows no node comes twice, so no order is left to the kernel.
-    splits = list(send_splits)
-    for index, part in zip(send_index.split_with_sizes(splits), rows.split_with_sizes(splits), strict=True):
-        if part.numel():
-            combine(out, index, part, reduce)
+    combine_by_rank(out, send_index, send_splits, rows, reduce)
     return out
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.copies import combine_by_rank
 from graphshard.groups import start_exchange
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import Structure, build
@@ -107,9 +108,7 @@ class _OverlappedSum(torch.autograd.Function):
             wait = start_exchange(coming, leaving, recv_splits, send_splits, group)
             to_table = kernels.sums(parts.own.by_column, own_weight, grad)
             wait()
-            pieces = (torch.split(t, send_splits) for t in (send_index, coming))
-            for index, piece in zip(*pieces, strict=True):
-                to_table.index_add_(0, index, piece)
+            combine_by_rank(to_table, send_index, send_splits, coming, "sum")
         if ctx.needs_input_grad[1]:
             to_weight = torch.empty_like(weight)
             to_weight[parts.own_edges] = kernels.dots(parts.own.by_row, grad, table)

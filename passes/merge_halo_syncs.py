@@ -31,7 +31,7 @@ class MergeHaloSyncs:
         edits = 0
         for batch in _batches(program):
             if len(batch) > 1:
-                _merge(program, batch)
+                merge_syncs(program, batch)
                 edits += len(batch)
         restore_order(program)
         return edits
@@ -57,7 +57,8 @@ def _batches(program: Program) -> list[list[fx.Node]]:
     return [batch for known in batches.values() for batch in known]
 
 
-def _merge(program: Program, syncs: list[fx.Node]) -> None:
+def merge_syncs(program: Program, syncs: list[fx.Node]) -> fx.Node:
+    """Put one exchange, which is returned, in the place of these syncs of one plan and dtype."""
     emit = Emitter(program, syncs[0])
     with emit.before(syncs[-1]):
         together = emit.call(
@@ -75,3 +76,4 @@ def _merge(program: Program, syncs: list[fx.Node]) -> None:
             sync.replace_all_uses_with(item)
     for sync in syncs:
         program.graph.erase_node(sync)
+    return together

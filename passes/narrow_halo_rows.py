@@ -9,16 +9,16 @@ the bytes in float32, a quarter in float64. Constants of the graph are sent once
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from graphshard import combined
-from graphshard.passes.base import Emitter, Program
+from graphshard.passes.base import Program
 from graphshard.passes.constants import constant_values
 from graphshard.passes.halo_rows import SYNC
+from graphshard.passes.merge_halo_syncs import merge_syncs
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,16 @@ class NarrowHaloRows:
         for node in list(program.graph.nodes):
             if node in constants:
                 continue
-            if node.target is combined.merged_sync and "wire" not in node.kwargs:
-                node.kwargs = {**node.kwargs, "wire": self.wire}
-                edits += 1
-            elif node.target is SYNC and self._is_wider(node):
-                self._narrow(program, node)
-                edits += 1
+            if node.target is SYNC and self._is_wider(node):
+                together = merge_syncs(program, [node])
+            elif node.target is combined.merged_sync and "wire" not in node.kwargs:
+                together = node
+            else:
+                continue
+            together.kwargs = {**together.kwargs, "wire": self.wire}
+            edits += 1
         return edits
 
     def _is_wider(self, sync: fx.Node) -> bool:
         dtype = sync.meta["val"].dtype
         return bool(dtype.is_floating_point) and dtype.itemsize > self.wire.itemsize
-
-    def _narrow(self, program: Program, sync: fx.Node) -> None:
-        emit = Emitter(program, sync)
-        value = sync.meta["val"]
-        with emit.before(sync):
-            together = emit.call(
-                combined.merged_sync, [sync.args[0]], *sync.args[1:], wire=self.wire, example=(value,)
-            )
-            together.meta["placement"] = (sync.meta["placement"],)
-            item = emit.call(operator.getitem, together, 0, example=value)
-        item.meta = {key: kept for key, kept in sync.meta.items() if key != "unbacked_bindings"}
-        sync.replace_all_uses_with(item)
-        program.graph.erase_node(sync)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +77,9 @@ def coverage(
 
 def _cores() -> int:
     """The cores that this process may use, 8 at most: each worker holds torch and PyG."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    from graphshard.launch import usable_cores
+
+    return min(8, usable_cores())
 
 
 def _lost(known: Record, outcomes: Sequence[Outcome], *, whole: bool) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphshard.check.probe import Value
+from graphshard.check.probe import SECOND, Value
 
 Key = tuple[str, str]
 
@@ -46,7 +46,7 @@ def compare(mine: Sequence[Value], reference: Mapping[Key, Value]) -> dict[Key, 
     """
     found = {key: _difference(v, reference.get(key)) for key, v in by_key(mine).items()}
     for key in reference.keys() - found.keys():
-        if key[0].partition(",")[0] in ("output", "gradient", "input gradient", "buffer"):
+        if key[0].removesuffix(SECOND) in ("output", "gradient", "input gradient", "buffer"):
             found[key] = _absent(reference[key], "missing on this rank")
     return found
 

@@ -13,16 +13,13 @@ from torch.utils import _pytree as pytree
 
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.check.module import without_dropout
-from graphshard.check.probe import Probed, Value
+from graphshard.check.probe import SECOND, Probed, Value
 from graphshard.hoisted import Constants
 from graphshard.local_ops import random_bits
 from graphshard.ops import all_reduce, replicated_output
 from graphshard.roles import Member, Role
 from graphshard.runtime import State, graph_inputs, program_inputs
 from graphshard.shard import Shard
-
-SECOND = ", second step"
-"""Ends the kinds of values of a second step."""
 
 _SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask
 

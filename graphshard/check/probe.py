@@ -22,6 +22,9 @@ EXCHANGES = {
     "graphshard.overlapped_sum": "overlapped sum",
 }
 
+SECOND = ", second step"
+"""Ends the kinds of values of a second step."""
+
 
 def exchange_kind(node: fx.Node) -> str | None:
     """What a node brings from other ranks, in words; None for any other."""

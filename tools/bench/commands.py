@@ -180,7 +180,9 @@ def _about(shape: Shape) -> str:
 
 
 def _cores() -> int:
-    return max(2, len(os.sched_getaffinity(0)))
+    from graphshard.launch import usable_cores
+
+    return max(2, usable_cores())
 
 
 def _head(shape: Shape, seed: int) -> dict[str, Any]:
