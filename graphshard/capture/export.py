@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,8 +113,16 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     return Captured(program, signature, outputs, structure)
 
 
-def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) -> Any:
+def run_eagerly(
+    model: nn.Module,
+    signature: Signature,
+    flat: Sequence[Tensor],
+    parameters: Mapping[str, Tensor] | None = None,
+) -> Any:
     """The untouched module on flat inputs; its buffers and the random state stay as they are.
+
+    Args:
+        parameters: what stands in the place of some of its parameters, by state_dict key.
 
     Raises:
         CaptureError: the module itself fails on the example inputs.
@@ -122,6 +130,7 @@ def run_eagerly(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) 
     args, kwargs = signature.restore(flat)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = dict(buffers)
+    buffers.update(parameters or {})
     buffers.update(signature.restore_parameters(flat))
     try:
         with torch.random.fork_rng(devices=_with_random_state(signature)):
