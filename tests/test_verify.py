@@ -63,3 +63,42 @@ def test_constants_that_are_wrong_in_the_second_step_are_found(monkeypatch: pyte
         "output, second step",
         "gradient, second step",
     }
+
+
+class Root(nn.Module):
+    """NaN wherever its argument is negative."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.lin, self.shift = nn.Linear(3, 3), shift
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.zeros_like(x).index_add(0, edge_index[1], self.lin(x)[edge_index[0]])
+        return h, torch.sqrt(self.shift - h.abs())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_value_that_is_nan_everywhere_proves_nothing(dtype: torch.dtype) -> None:
+    data = {"x": torch.rand(9, 3), "edge_index": torch.randint(0, 9, (2, 20))}
+    report = graphshard.verify(lambda: Root(-1.0), data, 2, modes=["eval"], dtype=dtype)
+    assert not report.passed
+    failed = {row.name for row in report.failures if row.kind == "output"}
+    assert failed == {"1"}
+    assert "is NaN everywhere on one machine: nothing was proved" in report.summary()
+
+
+def test_a_value_that_is_nan_in_some_rows_is_compared_by_the_others() -> None:
+    torch.manual_seed(0)
+    data = {"x": torch.rand(30, 3), "edge_index": torch.randint(0, 30, (2, 60))}
+    model = Root(1.0).double()
+    _, roots = model(data["x"].double(), data["edge_index"])
+    assert roots.isnan().any()
+    assert not roots.isnan().all()
+    outputs = [r for r in graphshard.verify(model, data, 2, modes=["eval"]).rows if r.kind == "output"]
+    assert outputs
+    assert all(row.passed for row in outputs)
+
+
+def test_data_with_nan_is_not_verified_silently() -> None:
+    data = {"x": torch.full((9, 3), torch.nan), "edge_index": torch.randint(0, 9, (2, 20))}
+    assert not graphshard.verify(lambda: Scaled(), data, 2, modes=["train"]).passed

@@ -24,7 +24,6 @@ from graphshard.set_shards import EdgeShard, NodeShard
 from graphshard.sets import Schema, Sizes
 from graphshard.shard import Shard
 
-
 Values = dict[str, Tensor | None]
 """Outputs and gradients by name; None where there is no gradient."""
 

@@ -102,10 +102,12 @@ class Report:
         verdict = "PASS" if self.passed else f"FAIL ({len(self.failures)} of {len(self.rows)})"
         if self.inexact:
             verdict = f"INEXACT by choice ({', '.join(self.inexact)}; {len(self.failures)} values differ)"
-        return (
+        text = (
             f"{verdict}: {len(self.rows)} values on {self.num_parts} ranks ({self.transport}, {self.dtype}), "
             f"largest relative difference {self.largest:.1e}"
         )
+        first = next((row for row in self.failures if row.problem), None)
+        return text if first is None else f"{text}; {first.kind} {first.name} {first.problem}"
 
     def table(self, *, everything: bool = True) -> Table:
         """A rich table, one line a value; only the failures with ``everything=False``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphshard.check.compare import Difference, Key, scale_of
-from graphshard.check.probe import Value
+from graphshard.check.probe import SECOND, Value
 from graphshard.check.report import Row
 
 FLOOR = 1e-4
@@ -33,7 +33,7 @@ def report_rows(
         difference = max((p.largest for p in parts), default=float("inf"))
         problem = next((p.problem for p in parts if p.problem and p.largest), None)
         counted = sum(p.rows for p in parts)
-        if missing := _missing_rows(key, value, counted):
+        if missing := _missing_rows(key, value, counted) or _nothing_proved(key, value):
             difference, problem = float("inf"), missing
         relative = difference / scale if scale else difference
         rounding = 16 * _unit(value.value) if value is not None else 0.0
@@ -48,6 +48,21 @@ def _missing_rows(key: Key, value: Value | None, counted: int) -> str | None:
         return None
     expected = value.ids.numel()
     return None if counted == expected else f"{counted} rows on all ranks, not {expected}"
+
+
+def _nothing_proved(key: Key, value: Value | None) -> str | None:
+    """Whether the reference has no number to compare with: NaN against NaN is equal, and proves nothing.
+
+    A buffer, or what is exchanged (the maximum of no row), may well be infinite.
+    """
+    if value is None or not value.value.numel() or not value.value.is_floating_point():
+        return None
+    if bool(value.value.isnan().all()):
+        return "is NaN everywhere on one machine: nothing was proved"
+    numbers = key[0].removesuffix(SECOND) in ("output", "gradient", "input gradient")
+    if numbers and not bool(value.value.isfinite().any()):
+        return "has no finite value on one machine: nothing was proved"
+    return None
 
 
 def _unit(tensor: Tensor) -> float:

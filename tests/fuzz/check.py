@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equality import Compilations, arguments_of, check_equal
+from equality import Compilations, arguments_of, check_equal, proves_something
 from strategies import Case
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fuzz.program import FuzzedProgram, module_of
 from graphshard.errors import CaptureError, UnsupportedOperation
@@ -52,10 +53,13 @@ def judge(program: FuzzedProgram, cases: Sequence[Case]) -> Verdict:
 
 
 def _runs(model: nn.Module, case: Case) -> bool:
-    """Whether one machine can run the program on this graph (a maximum over no row is an error)."""
+    """Whether one machine can run the program on this graph, to numbers that can be compared.
+
+    A maximum over no row is an error; a program whose every value is NaN proves nothing.
+    """
     own: Any = copy.deepcopy(model)
     try:
-        own(**arguments_of(own, case.tensors))
+        result = own(**arguments_of(own, case.tensors))
     except (RuntimeError, IndexError, ValueError):
         return False
-    return True
+    return proves_something(leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor))
