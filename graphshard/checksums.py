@@ -1,0 +1,53 @@
+"""Tensors as bytes, and as short numbers that differ where the bytes do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 20
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The bytes of a strided tensor, ``uint8 [b]``, in the order of its rows; its own memory if that is contiguous."""
+    plain = tensor.detach().resolve_conj().resolve_neg()
+    return plain.contiguous().view(-1).view(torch.uint8)
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """Strided tensors that hold all of a tensor's content."""
+    if tensor.layout is torch.strided:
+        return [tensor]
+    coo = tensor.detach().to_sparse_coo()
+    return [coo._indices(), coo._values()]
+
+
+def checksum(tensor: Tensor) -> Tensor:
+    """``int64 [2]`` on the tensor's device: a sum of its bits, and one weighted by position.
+
+    Integers that wrap: the same bits give the same numbers in whatever order a device adds.
+    """
+    total = torch.zeros(2, dtype=torch.int64, device=tensor.device)
+    for part in _parts(tensor):
+        content = as_bytes(part)
+        width = {8: torch.int64, 4: torch.int32, 2: torch.int16}.get(part.element_size())
+        words = content if width is None else content.view(width)
+        for start in range(0, words.numel(), _CHUNK):
+            chunk = words[start : start + _CHUNK].to(torch.int64)
+            places = torch.arange(start + 1, start + 1 + chunk.numel(), device=chunk.device)
+            # Odd multipliers: no bit of a word is lost, and words that change places are seen.
+            total += torch.stack([chunk.sum(), (chunk * (places * 0x9E3779B1 * 2 + 1)).sum()])
+    return total
+
+
+def digest_of(named: Iterable[tuple[str, Tensor]]) -> str:
+    """A digest of names, dtypes, shapes and contents, for all that is not secret: 32 hexadecimal digits."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in named:
+        found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        for part in _parts(tensor):
+            found.update(memoryview(as_bytes(part).cpu().numpy()))
+    return found.hexdigest()
