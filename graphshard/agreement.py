@@ -13,7 +13,7 @@ the partition, versions. Every rank sees the same digests, so either all exchang
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 
@@ -112,34 +112,58 @@ def digest(facts: Mapping[str, str]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def compare(facts: Facts, call: Call, new: bool, group: str) -> bool:
-    """Meet all ranks and find out whether they are about to do the same. Collective.
+class Agreement:
+    """Comparisons of one distributed module; facts that were digested before are not put into words again."""
 
-    Args:
-        facts: this rank's.
-        call: what they are about.
-        new: whether this rank has to capture the model for this call.
-        group: the process group's name.
+    def __init__(self) -> None:
+        self._digests: dict[Hashable, int] = {}
 
-    Returns:
-        Whether any rank has to.
+    def reach(self, call: Call, key: Hashable, captures: bool, values: bool, group: str) -> bool:
+        """Meet all ranks and find out whether they are about to do the same. Collective.
 
-    Raises:
-        RuntimeMismatch: on every rank, with the same sentence: the ranks differ.
-    """
-    mine = [digest(facts), call.bound.shard.rank, int(new), call.step]
-    everyone = all_gather_numbers(mine, call.bound.signature.device, group)
-    digests, shards, anew, steps = (list(column) for column in zip(*everyone, strict=True))
-    if len(set(digests)) > 1 or len(set(steps)) > 1:
-        raise RuntimeMismatch(
-            _sentence(all_gather_object({**facts, "the number of training steps": str(call.step)}, group))
-        )
-    if shards != list(range(len(shards))):
-        wrong = next(rank for rank, shard in enumerate(shards) if shard != rank)
-        raise RuntimeMismatch(
-            f"rank {wrong} holds shard {shards[wrong]}: each rank must hold the shard of its own number"
-        )
-    return any(anew)
+        Args:
+            call: this rank's.
+            key: what a capture of the model depends on.
+            captures: whether this rank has to capture the model for this call.
+            values: compare the values of parameters and buffers as well.
+            group: the process group's name.
+
+        Returns:
+            Whether any rank has to capture.
+
+        Raises:
+            RuntimeMismatch: on every rank, with the same sentence: the ranks differ.
+        """
+        known = (key, _outside(call))
+        if known not in self._digests:
+            self._digests[known] = digest(facts_of(call))
+        now = {
+            "the number of training steps": str(call.step),
+            "this call's comparison of values": str(values),
+        }
+        if values:
+            now |= values_of(call)
+        mine = [self._digests[known], digest(now), call.bound.shard.rank, int(captures)]
+        everyone = all_gather_numbers(mine, call.bound.signature.device, group)
+        if any(other[:2] != everyone[0][:2] for other in everyone):
+            raise RuntimeMismatch(_sentence(all_gather_object(facts_of(call) | now, group)))
+        for rank, (_, _, shard, _) in enumerate(everyone):
+            if shard != rank:
+                raise RuntimeMismatch(
+                    f"rank {rank} holds shard {shard}: each rank must hold the shard of its own number"
+                )
+        return any(other[-1] for other in everyone)
+
+
+def _outside(call: Call) -> Hashable:
+    """What facts depend on besides the attributes and arguments that a capture depends on."""
+    tensors = (*call.model.parameters(), *call.model.buffers())
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        call.bound.shard.partition_id,
+        tuple((id(t), t.dtype, None if is_lazy(t) else t.shape, t.requires_grad) for t in tensors),
+    )
 
 
 def _sentence(everyone: list[Facts]) -> str:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from graphshard.agreement import Call, compare, facts_of, same_on_ranks, values_of
+from graphshard.agreement import Agreement, Call, same_on_ranks
 from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
@@ -81,7 +81,7 @@ class DistributedModule(nn.Module):
         self._compiled: dict[Any, Compiled] = {}
         self._constants = Constants()
         self._agreed: dict[Any, tuple[Member, ...]] = {}
-        self._check_every, self._equal = check_every or 0, False
+        self._agreement, self._check_every, self._equal = Agreement(), check_every or 0, False
         self._small: set[Any] = set()
 
     @property
@@ -115,7 +115,7 @@ class DistributedModule(nn.Module):
                 "rank(s); partition the data into as many parts as there are ranks"
             )
         key = self._key(bound.signature)
-        captures = self._agree(bound, key not in self._compiled, group)
+        captures = self._agree(bound, key, group)
         self._start_equal(group)
         # torch.export sets flags of the whole process, which change what an optimiser computes (in torch 2.13 its
         # step count is then a float32 tensor). Simulated ranks are threads: none captures while another still runs.
@@ -192,15 +192,13 @@ class DistributedModule(nn.Module):
                 check_size(self._model, compiled, sizes)
             self._small.add((id(compiled), sizes.key))
 
-    def _agree(self, bound: Bound, new: bool, group: str) -> bool:
+    def _agree(self, bound: Bound, key: Hashable, group: str) -> bool:
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
         call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
-        facts = facts_of(call)
-        if self._check_every and self.training and self._equal and self.step % self._check_every == 0:
-            facts |= values_of(call)
-        return compare(facts, call, new, group)
+        due = self._check_every and self._equal and self.training and self.step % self._check_every == 0
+        return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
 
     def _start_equal(self, group: str) -> None:
         """What ranks begin with is rank 0's: once, before the first call."""
@@ -257,8 +255,9 @@ def distribute(
     modes, options and versions on shards of one partition.
 
     Args:
-        model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. It is
-            not changed; the result shares its Parameters and buffers, under the same ``state_dict`` keys.
+        model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. But for
+            those values it is not changed; the result shares its Parameters and buffers, under the same
+            ``state_dict`` keys.
         roles: for arguments that are no tensors of a shard and whose role dtype and shape do not decide:
             name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
             behind a colon where there are several (``"node:paper"``).

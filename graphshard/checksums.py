@@ -21,7 +21,7 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     """Strided tensors that hold all of a tensor's content."""
     if tensor.layout is torch.strided:
         return [tensor]
-    coo = tensor.detach().to_sparse_coo()
+    coo = tensor.detach().to_sparse_coo()  # type: ignore[no-untyped-call]
     return [coo._indices(), coo._values()]
 
 
@@ -49,5 +49,5 @@ def digest_of(named: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in named:
         found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         for part in _parts(tensor):
-            found.update(memoryview(as_bytes(part).cpu().numpy()))
+            found.update(as_bytes(part).cpu().numpy().data)
     return found.hexdigest()

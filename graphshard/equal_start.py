@@ -44,7 +44,8 @@ def become_first(tensors: Iterable[Tensor], group: str) -> None:
         sent = torch.cat([part.content for part in message])
         broadcast_first(sent, group)
         if group_rank(group) != 0:
-            for part, content in zip(message, sent.split([p.content.numel() for p in message]), strict=True):
+            contents = sent.split_with_sizes([part.content.numel() for part in message])
+            for part, content in zip(message, contents, strict=True):
                 part.write(content)
 
 
@@ -54,7 +55,7 @@ def rows_of_first(whole: Tensor, ids: Tensor, group: str) -> Iterator[tuple[slic
 
     Args:
         whole: ``[N, ...]`` on every rank, of which only rank 0's values are used.
-        ids: int64, ascending: which rows this rank wants.
+        ids: int64, ascending, on the device on which rows travel: which this rank wants.
         group: the process group's name.
 
     Yields:
@@ -63,12 +64,12 @@ def rows_of_first(whole: Tensor, ids: Tensor, group: str) -> Iterator[tuple[slic
     row_bytes = max(1, whole[:1].numel() * whole.element_size())
     for start in range(0, whole.size(0), step := max(1, _MESSAGE // row_bytes)):
         rows = whole[start : start + step]
-        sent = as_bytes(rows).clone()
+        sent = as_bytes(rows).to(ids.device, copy=True)
         broadcast_first(sent, group)
         bounds = torch.tensor([start, start + rows.size(0)], device=ids.device)
         low, high = torch.searchsorted(ids, bounds).tolist()
         found = sent.view(whole.dtype).view(rows.shape)
-        yield slice(low, high), found[(ids[low:high] - start).to(found.device)]
+        yield slice(low, high), found[ids[low:high] - start]
 
 
 def _messages(tensors: Iterable[Tensor]) -> Iterator[list[_Part]]:

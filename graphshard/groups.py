@@ -85,7 +85,7 @@ def all_gather_numbers(numbers: Sequence[int], device: torch.device, group: str)
     mine = torch.tensor(numbers, dtype=torch.int64, device=device)
     everyone = [torch.empty_like(mine) for _ in range(pg.size())]
     dist.all_gather(everyone, mine, group=pg)
-    return torch.stack(everyone).tolist()  # type: ignore[no-any-return]
+    return [theirs.tolist() for theirs in everyone]
 
 
 def broadcast_first(tensor: Tensor, group: str) -> None:

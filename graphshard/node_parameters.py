@@ -127,9 +127,9 @@ class NodeParameters:
             as_cut = torch.equal(whole[ids.to(whole.device)].to(rows), rows)
             untouched = all_gather_numbers([int(as_cut)], rows.device, self._group)
             if all(one for (one,) in untouched):
-                for part, values in rows_of_first(whole.to(rows.dtype), ids, self._group):
-                    if not torch.equal(rows[part], values.to(rows)):
-                        rows[part] = values.to(rows)
+                for part, values in rows_of_first(whole.to(rows.dtype), ids.to(rows.device), self._group):
+                    if not torch.equal(rows[part], values):
+                        rows[part] = values
         self._whole = None
 
     def check(self, shard: Shard) -> None:
@@ -160,9 +160,10 @@ class NodeParameters:
     def _take_owned(self, _module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for key, of in self._keys.items():
             if prefix + key in state:
+                whole = state[prefix + key]
+                state[prefix + key] = self._scatter(whole, of)
                 if self._whole is not None and key in self._whole:
-                    self._whole[key] = state[prefix + key].detach()
-                state[prefix + key] = self._scatter(state[prefix + key], of)
+                    self._whole[key] = whole.detach()
 
     def gather_optimizer(
         self, twin: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]

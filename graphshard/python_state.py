@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -58,27 +58,25 @@ def describe(value: Any, array: Callable[[Array], str], depth: int = _DEPTH) -> 
         return repr(value)
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType)):
         return _named(value)
-    if depth == 0:
+    inside = _inside(value) if depth else None
+    if inside is None:
         return _named(type(value))
+    found = [describe(part, array, depth - 1) for part in inside]
+    # The order of a set differs between processes.
+    return f"{type(value).__qualname__}({', '.join(sorted(found) if isinstance(value, Set) else found)})"
 
-    def inner(part: Any) -> str:
-        return describe(part, array, depth - 1)
 
+def _inside(value: Any) -> list[Any] | None:
+    """What a container or a record holds; None of any other object."""
     if isinstance(value, functools.partial):
-        return f"partial({inner(value.func)}, {inner(value.args)}, {inner(value.keywords)})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{inner(key)}: {inner(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        opening, closing = "[]" if isinstance(value, list) else "()"
-        return opening + ", ".join(map(inner, value)) + closing
-    if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(sorted(map(inner, value))) + "}"
-    if is_dataclass(value):
-        parts = (f"{f.name}={inner(getattr(value, f.name, None))}" for f in fields(value))
-        return f"{_named(type(value))}({', '.join(parts)})"
+        return [value.func, value.args, value.keywords]
     if isinstance(value, types.SimpleNamespace):
-        return f"namespace({inner(vars(value))})"
-    return _named(type(value))
+        value = vars(value)
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name, None) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(value) if isinstance(value, (list, tuple, Set)) else None
 
 
 def _named(value: Any) -> str:
