@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
+from graphshard.agreement import Agreement, Call, same_on_ranks
 from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
 from graphshard.check.module import check_capture, check_size, small_sizes
+from graphshard.equal_start import become_first
 from graphshard.errors import (
     CaptureError,
     GraphshardError,
-    RuntimeMismatch,
     ShardError,
     UnsupportedOperation,
 )
-from graphshard.groups import all_gather_object, default_group, group_rank, group_size, meet_threads
+from graphshard.groups import all_gather_object, default_group, group_size, meet_threads
 from graphshard.hoisted import Constants
 from graphshard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.passes.pipeline import Options, Stage
+from graphshard.python_state import python_state
 from graphshard.roles import GivenRole, Member, as_member
 from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.shard import Shard
@@ -57,6 +59,7 @@ class DistributedModule(nn.Module):
         group: dist.ProcessGroup | None = None,
         node_parameters: NodeParameters | None = None,
         options: Options | None = None,
+        check_every: int | None = None,
     ) -> None:
         super().__init__()
         # The user's own dicts: one set of Parameters, the same state_dict keys, and .to() reaches both.
@@ -72,12 +75,13 @@ class DistributedModule(nn.Module):
         self._group = group
         self._options = options or Options()
         self._node_parameters = node_parameters
+        self._own_rows = frozenset[str]() if node_parameters is None else node_parameters.keys
         if node_parameters is not None:
             node_parameters.attach(self)
         self._compiled: dict[Any, Compiled] = {}
         self._constants = Constants()
         self._agreed: dict[Any, tuple[Member, ...]] = {}
-        self._compared: set[Any] = set()
+        self._agreement, self._check_every, self._equal = Agreement(), check_every or 0, False
         self._small: set[Any] = set()
 
     @property
@@ -97,7 +101,7 @@ class DistributedModule(nn.Module):
         Raises:
             UnsupportedOperation, CaptureError: the module cannot be distributed exactly.
             ShardError: the arguments do not fit the shard, or the shard not the number of ranks.
-            RuntimeMismatch: the ranks disagree on an argument or on what requires a gradient.
+            RuntimeMismatch: the ranks disagree on the model, its options, the partition or the call.
         """
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
             raise CaptureError(
@@ -110,12 +114,20 @@ class DistributedModule(nn.Module):
                 f"the shard is one of {bound.shard.world_size} parts, but this job has {group_size(group)} "
                 "rank(s); partition the data into as many parts as there are ranks"
             )
+        key = self._key(bound.signature)
+        captures = self._agree(bound, key, group)
+        self._start_equal(group)
+        # torch.export sets flags of the whole process, which change what an optimiser computes (in torch 2.13 its
+        # step count is then a float32 tensor). Simulated ranks are threads: none captures while another still runs.
+        if captures:
+            meet_threads(group)
         try:
-            compiled = self._compile(bound.signature, group)
+            compiled = self._compile(bound.signature, key)
         except (CaptureError, UnsupportedOperation) as error:
             raise _with_hint(error, self._model, bound) from None
         self._check_small(bound.shard, compiled)
-        self._compare_ranks(bound, group)
+        if captures:
+            meet_threads(group)
         assert self.seed is not None
         graph = graph_inputs(bound.shard, group, (self.seed, self.step))
         result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
@@ -124,7 +136,8 @@ class DistributedModule(nn.Module):
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
-        return self._compile(self._bind(args, kwargs).signature, "").stages
+        signature = self._bind(args, kwargs).signature
+        return self._compile(signature, self._key(signature)).stages
 
     def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """``optimizer.state_dict()`` with the moments of node parameters whole, as one machine has them.
@@ -150,8 +163,9 @@ class DistributedModule(nn.Module):
         sets = self._node_parameters.sets
         return replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
 
-    def _compile(self, signature: Signature, group: str) -> Compiled:
-        key = (
+    def _key(self, signature: Signature) -> Hashable:
+        """What a capture depends on."""
+        return (
             python_state(self._model),
             signature.leaves,
             signature.names,
@@ -160,11 +174,9 @@ class DistributedModule(nn.Module):
             signature.schema,
             signature.device,
         )
+
+    def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
-            # torch.export sets flags of the whole process, which change what an optimiser computes (in torch 2.13
-            # its step count is then a float32 tensor). Simulated ranks are threads: none captures while another
-            # still runs; they meet here, and again in _compare_ranks.
-            meet_threads(group)
             with _COMPILING, untouched(self._model):
                 captured = capture(self._model, signature)
                 compiled = compile_captured(captured, self._options)
@@ -180,33 +192,27 @@ class DistributedModule(nn.Module):
                 check_size(self._model, compiled, sizes)
             self._small.add((id(compiled), sizes.key))
 
-    def _compare_ranks(self, bound: Bound, group: str) -> None:
-        """What decides the order of collectives must be equal on all ranks; compared when it is new."""
-        wants = tuple(p.requires_grad for p in self._model.parameters())
-        key = (
-            self.training,
-            torch.is_grad_enabled(),
-            wants,
-            tuple(t.requires_grad for t in bound.flat),
-            bound.signature.leaves,
-        )
-        if key in self._compared and self.seed is not None:
+    def _agree(self, bound: Bound, key: Hashable, group: str) -> bool:
+        """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
+        if group_size(group) == 1:
+            return False
+        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
+        due = self._check_every and self._equal and self.training and self.step % self._check_every == 0
+        return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
+
+    def _start_equal(self, group: str) -> None:
+        """What ranks begin with is rank 0's: once, before the first call."""
+        if self._equal:
             return
+        # A user who seeds ranks differently still gets one mask.
         seed = torch.initial_seed() if self.seed is None else self.seed
-        everyone = all_gather_object((str(key), bound.shard.rank, seed), group)
-        if any(other[0] != everyone[0][0] for other in everyone):
-            raise RuntimeMismatch(
-                "the ranks disagree on the call: mode, requires_grad of parameters and inputs, and the dtypes "
-                "and sizes of the arguments must be the same on every rank"
-            )
-        if [rank for _, rank, _ in everyone] != list(range(len(everyone))):
-            raise RuntimeMismatch(
-                f"rank {group_rank(group)} holds shard {bound.shard.rank}: each rank must hold the shard of "
-                "its own number"
-            )
-        # Rank 0's: a user who seeds ranks differently still gets one mask.
-        self.seed = everyone[0][2]
-        self._compared.add(key)
+        self.seed = all_gather_object(seed, group)[0]
+        if group_size(group) > 1:
+            named = same_on_ranks(self._model, self._own_rows)
+            become_first((tensor for _, tensor in named if tensor.layout is torch.strided), group)
+        if self._node_parameters is not None:
+            self._node_parameters.start_equal(self._model)
+        self._equal = True
 
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
@@ -227,21 +233,6 @@ def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> Graphs
     )
 
 
-def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
-    """What a capture bakes in: every plain Python attribute of every submodule, modes included.
-
-    A model whose attributes have changed since (``model.alpha = 0.5``) is captured anew.
-    """
-    state = []
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                state.append((path, name, f"tensor {id(value)}"))
-            elif isinstance(value, (bool, int, float, str, tuple, torch.dtype, type(None))):
-                state.append((path, name, repr(value)))
-    return tuple(state)
-
-
 def distribute(
     model: nn.Module,
     *,
@@ -251,6 +242,7 @@ def distribute(
     shard: Shard | None = None,
     node_parameters: GivenParameters = (),
     options: Options | None = None,
+    check_every: int | None = None,
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
 
@@ -258,9 +250,14 @@ def distribute(
     aggregation, and every reduction over nodes or edges becomes one over all ranks. Outputs, loss and every
     gradient equal the single machine's, or the model is refused.
 
+    At the first call parameters and buffers become rank 0's, in place, as in DistributedDataParallel. Every call
+    begins with a message of a few numbers, in which the ranks find out whether they run the same model, attributes,
+    modes, options and versions on shards of one partition.
+
     Args:
-        model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. It is
-            not changed; the result shares its Parameters and buffers, under the same ``state_dict`` keys.
+        model: any ``nn.Module`` over plain tensors: PyG layers, or hand-written gathers and scatters. But for
+            those values it is not changed; the result shares its Parameters and buffers, under the same
+            ``state_dict`` keys.
         roles: for arguments that are no tensors of a shard and whose role dtype and shape do not decide:
             name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
             behind a colon where there are several (``"node:paper"``).
@@ -275,6 +272,9 @@ def distribute(
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.
         options: which passes make the program faster; by default all. The same on every rank.
+        check_every: compare the values of parameters and buffers over the ranks before every n-th training
+            step, bit by bit, and name the first that differs; by default never. For training that changes
+            weights outside of forward and backward; reads every parameter once.
 
     Returns:
         A module to call with a shard, ``model(shard)``, or with its tensors, ``model(shard.x,
@@ -288,7 +288,7 @@ def distribute(
 
     Example:
         >>> import torch, graphshard
-        >>> from torch import Tensor, nn
+        >>> from torch import nn
         >>> class Mean(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
@@ -307,12 +307,14 @@ def distribute(
         raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
+    if check_every is not None and check_every < 0:
+        raise CaptureError(f"check_every is a number of training steps, not {check_every}")
     if not node_parameters:
-        return DistributedModule(model, roles, seed, group, options=options)
+        return DistributedModule(model, roles, seed, group, options=options, check_every=check_every)
     if shard is None:
         raise ShardError("node_parameters are cut by the shard: pass distribute(..., shard=shard) as well")
     sets = sets_of(node_parameters)
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
-    cut = NodeParameters(twin, sets, shard, name)
-    return DistributedModule(twin, roles, seed, group, cut, options)
+    cut = NodeParameters(twin, sets, shard, name, model)
+    return DistributedModule(twin, roles, seed, group, cut, options, check_every)

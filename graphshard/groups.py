@@ -71,6 +71,32 @@ def all_gather_object(obj: Any, group: str) -> list[Any]:
     return gathered
 
 
+def all_gather_numbers(numbers: Sequence[int], device: torch.device, group: str) -> list[list[int]]:
+    """Every rank's ``numbers`` (of 64 bits, equally many on every rank), in rank order, on every rank.
+
+    Args:
+        numbers: this rank's.
+        device: of the tensors that travel; one that the group's backend sends.
+        group: the process group's name.
+    """
+    pg = resolve(group)
+    if pg is None:
+        return [list(numbers)]
+    mine = torch.tensor(numbers, dtype=torch.int64, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(pg.size())]
+    dist.all_gather(everyone, mine, group=pg)
+    return [theirs.tolist() for theirs in everyone]
+
+
+def broadcast_first(tensor: Tensor, group: str) -> None:
+    """Overwrite ``tensor`` (contiguous, of a dtype that backends send) with rank 0's."""
+    pg = resolve(group)
+    if pg is not None:
+        options = dist.BroadcastOptions()
+        options.rootRank = 0  # of the group: dist.broadcast() takes the number in the whole job
+        pg.broadcast([tensor], options).wait()
+
+
 def meet_threads(group: str) -> None:
     """Wait for all ranks where they are threads of one process; ranks with a process each need not."""
     pg = resolve(group)

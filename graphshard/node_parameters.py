@@ -22,7 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphshard.equal_start import rows_of_first
 from graphshard.errors import ShardError
+from graphshard.groups import all_gather_numbers
 from graphshard.ops import all_reduce
 from graphshard.roles import Member, Role
 from graphshard.shard import Shard
@@ -96,11 +98,39 @@ class NodeParameters:
         sets: their ``state_dict`` keys -> node set; those of tied ones are found.
         shard: the rank's.
         group: the process group's name; ``""`` for a single rank.
+        model: the user's module, with whole tables. They are kept until :meth:`start_equal`.
     """
 
-    def __init__(self, twin: nn.Module, sets: Mapping[str, str], shard: Shard, group: str) -> None:
+    def __init__(
+        self, twin: nn.Module, sets: Mapping[str, str], shard: Shard, group: str, model: nn.Module
+    ) -> None:
         self.sets, self._shard, self._group = dict(sets), shard, group
         self._keys = _tied(twin, sets)
+        self._whole: dict[str, Tensor] | None = {name: model.get_parameter(name).detach() for name in sets}
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All ``state_dict`` keys of node parameters, those of tied ones included."""
+        return frozenset(self._keys)
+
+    @torch.no_grad()
+    def start_equal(self, twin: nn.Module) -> None:
+        """Cut every rank's rows from rank 0's tables, and let go of the whole ones. Collective, once.
+
+        A table is rank 0's as it was when ``distribute`` cut it or when a whole one was loaded since. Rows that
+        were changed by hand after that stay as they are, on every rank: no other rank has a copy of them.
+        """
+        assert self._whole is not None
+        for name, of in self.sets.items():
+            rows, whole = twin.get_parameter(name), self._whole.pop(name)
+            ids = self._shard.node_set(of).owned_ids
+            as_cut = torch.equal(whole[ids.to(whole.device)].to(rows), rows)
+            untouched = all_gather_numbers([int(as_cut)], rows.device, self._group)
+            if all(one for (one,) in untouched):
+                for part, values in rows_of_first(whole.to(rows.dtype), ids.to(rows.device), self._group):
+                    if not torch.equal(rows[part], values):
+                        rows[part] = values
+        self._whole = None
 
     def check(self, shard: Shard) -> None:
         """Refuse a call on another part of the graph.
@@ -130,7 +160,10 @@ class NodeParameters:
     def _take_owned(self, _module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for key, of in self._keys.items():
             if prefix + key in state:
-                state[prefix + key] = self._scatter(state[prefix + key], of)
+                whole = state[prefix + key]
+                state[prefix + key] = self._scatter(whole, of)
+                if self._whole is not None and key in self._whole:
+                    self._whole[key] = whole.detach()
 
     def gather_optimizer(
         self, twin: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]

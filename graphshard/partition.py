@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
+import torch
 from torch import Tensor
 
 from graphshard.assign import Method, assign
+from graphshard.checksums import digest_of
 from graphshard.errors import PartitionError
-from graphshard.graphdata import Roles, as_graph_data
+from graphshard.graphdata import GraphData, Roles, as_graph_data
 from graphshard.numbering import build_shard, number_nodes
 from graphshard.partition_report import PartitionReport, report_of
 from graphshard.shard import Shard
@@ -108,8 +111,16 @@ def partition(
     graph = as_graph_data(data, roles, num_nodes)
     assignments = assign(graph, parts, method, seed)
     numbering = number_nodes(graph, assignments, parts)
-    shards = [build_shard(graph, numbering, rank) for rank in range(parts)]
+    identity = _identity(graph, assignments, parts)
+    shards = [replace(build_shard(graph, numbering, rank), partition_id=identity) for rank in range(parts)]
     return ShardedGraph(shards, assignments, report_of(graph, shards, assignments))
+
+
+def _identity(graph: GraphData, assignments: Mapping[str, Tensor], parts: int) -> str:
+    """A digest of all that decides the shards: ranks that cut the same data alike on their own find the same."""
+    kinds = [(name, str(member), graph.paths.get(name)) for name, member in graph.members.items()]
+    about = repr((parts, graph.node_counts, graph.schema, graph.positional, kinds))
+    return digest_of([(about, torch.empty(0)), *assignments.items(), *graph.tensors.items()])
 
 
 def _as_count(num_parts: int) -> int:

@@ -73,6 +73,8 @@ class Shard:
         members: name -> role and set.
         positional: the data was a sequence, its names are positions.
         paths: name -> where in forward's arguments a tensor is, if it is no argument itself.
+        partition_id: a digest of the whole data and its cut, the same in all shards of one partition; equal
+            data cut alike have the same.
     """
 
     rank: int
@@ -83,6 +85,7 @@ class Shard:
     members: dict[str, Member]
     positional: bool = False
     paths: dict[str, Path] = field(default_factory=dict)
+    partition_id: str = ""
 
     def __post_init__(self) -> None:
         # detach() gives an object of the shard's own, so that no mark or requires_grad reaches the caller's.

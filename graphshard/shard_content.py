@@ -22,6 +22,7 @@ def described(shard: Shard) -> dict[str, Any]:
     return {
         "num_nodes": shard.num_nodes,
         "num_edges": shard.num_edges,
+        "partition_id": shard.partition_id,
         "node_sets": [
             {"name": name, "num_nodes": nodes.num_nodes, "plans": list(nodes.plans)}
             for name, nodes in shard.node_sets.items()
@@ -54,7 +55,7 @@ def packed(shard: Shard) -> dict[str, Tensor]:
     Raises:
         ShardError: a tensor has a dtype that the file format cannot hold.
     """
-    found: dict[str, Tensor] = {}
+    found = {"partition_id": _identity(shard.partition_id)}
     for i, nodes in enumerate(shard.node_sets.values()):
         for j, (name, plan) in enumerate(nodes.plans.items()):
             key = f"nodes.{i}.{j}"
@@ -81,6 +82,11 @@ def packed(shard: Shard) -> dict[str, Tensor]:
 
 def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> Shard:
     """The shard that :func:`packed` wrote; KeyError and the like where the file is not what it should be."""
+    if not torch.equal(found["partition_id"], _identity(manifest["partition_id"])):
+        raise ShardError(
+            f"the file of rank {rank} is of another partition than its manifest: copy the whole directory anew, "
+            "or run `graphshard partition` again"
+        )
     node_sets = {entry["name"]: _node_shard(found, i, entry) for i, entry in enumerate(manifest["node_sets"])}
     edge_sets = {
         e["name"]: EdgeShard(
@@ -113,7 +119,12 @@ def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> S
         members=members,
         positional=manifest["positional"],
         paths={e["name"]: from_json(e["path"]) for e in manifest["tensors"] if e["path"]},
+        partition_id=manifest["partition_id"],
     )
+
+
+def _identity(partition_id: str) -> Tensor:
+    return torch.tensor(list(partition_id.encode()), dtype=torch.uint8)
 
 
 def _node_shard(found: dict[str, Tensor], number: int, entry: dict[str, Any]) -> NodeShard:

@@ -49,6 +49,8 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
         s.world_size != len(shards) for s in shards
     ):
         raise ShardError("save takes every rank's shard of one graph, in the order of their ranks")
+    if len({shard.partition_id for shard in shards}) > 1:
+        raise ShardError("save takes the shards of one partition, but these were cut by different ones")
     try:
         if _holds_a_set(target):
             _write_set(shards, target)

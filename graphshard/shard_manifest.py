@@ -10,7 +10,7 @@ from typing import Any
 from graphshard.errors import ShardError
 
 FORMAT = "graphshard-shards"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 
 

@@ -95,3 +95,22 @@ def train_typed(folder: str, recipe: Any) -> Any:
     model = Sections().double()
     model.load_state_dict(torch.load(f"{folder}/state.pt", weights_only=True))
     return train(graphshard.distribute(model), graphshard.load_shard(f"{folder}/parts"), recipe)
+
+
+def start_equal() -> tuple[torch.Tensor, str]:
+    """A model seeded by the rank, called; then one rank changes an attribute: the weight, and what is said."""
+    from test_equal_start import Net, shards
+
+    import graphshard
+
+    model, shard = Net(dist.get_rank()), shards()[dist.get_rank()]
+    module = graphshard.distribute(model, check_every=1)
+    module(shard).sum().backward()
+    module(shard).sum().backward()
+    weight = model.lin.weight.detach().clone()
+    model.scale = 1.0 + dist.get_rank()
+    try:
+        module(shard)
+    except graphshard.RuntimeMismatch as error:
+        return weight, str(error)
+    return weight, "nothing"

@@ -131,9 +131,6 @@ def run_rank(job: Job, folder: str) -> list[Trained] | None:
         target = _fitted(run.target, shard, group)
         device = next(iter(shard.node_sets.values())).owned_ids.device
         model = target().to(device=device, dtype=job.dtype)
-        for value in model.state_dict().values():
-            # Equal already where making the model is deterministic; a user's code may not be.
-            dist.broadcast(value.detach(), 0)
         distributed = graphshard.distribute(model, seed=job.seed, options=job.options)
         show = job.show_progress and group_rank(group) == 0
         with progress(run.title, job.recipe.epochs, show=show) as on_epoch:
