@@ -3,7 +3,7 @@
 #   ./do train [options]   distributed training on a built-in graph (graphshard train)
 #   ./do test  [options]   the tests (pytest)
 #   ./do check             ruff, mypy and the tests: what CI runs
-#   ./do versions SPEC   the tests of other versions of torch and PyG (.ci/versions)
+#   ./do versions SPEC     the tests of other versions of torch and PyG (.ci/versions)
 #   ./do COMMAND ...       any other graphshard command, such as: ./do verify gat karate
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -114,6 +114,7 @@ def _digest() -> str:
     return found.hexdigest()[:24]
 
 
+@cache  # once: numba clears what Python remembers of warnings
 def _warn_of_no_folder(why: str) -> None:
     warnings.warn(
         f"the kernels are compiled anew in every process, which takes seconds: {why}; set NUMBA_CACHE_DIR to a "
