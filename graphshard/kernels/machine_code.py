@@ -95,8 +95,9 @@ def code_folder() -> Path | None:
 
 def _parents() -> Iterator[Path]:
     """Folders for machine code in numba's own order: the one asked for, the one of the sources, the user's."""
-    if numba.config.CACHE_DIR:
-        yield Path(numba.config.CACHE_DIR)
+    config: Any = numba.config  # its attributes are set at run time, from the environment
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR)
     yield _SOURCES / "__pycache__"
     user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if user.is_absolute():  # it is "~/.cache" for a user without a home
