@@ -3,9 +3,13 @@
 #   ./do train [options]   distributed training on a built-in graph (graphshard train)
 #   ./do test  [options]   the tests (pytest)
 #   ./do check             ruff, mypy and the tests: what CI runs
+#   ./do versions SPEC     the tests of other versions of torch and PyG (.ci/versions)
 #   ./do COMMAND ...       any other graphshard command, such as: ./do verify gat karate
 set -euo pipefail
 cd "$(dirname "$0")"
+
+# Environments of their own.
+if [ "${1:-}" = versions ]; then exec .ci/versions "${@:2}"; fi
 
 if [ ! -x .venv/bin/graphshard ] || [ pyproject.toml -nt .venv/ready ] || [ constraints.txt -nt .venv/ready ]; then
     "${PYTHON:-python3}" -m venv .venv
@@ -24,6 +28,6 @@ case "$job" in
         .venv/bin/mypy
         exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
         ;;
-    help) sed -n '2,6s/^# \{0,1\}//p' "$0" ;;
+    help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
     *) exec .venv/bin/graphshard "$job" "$@" ;;
 esac

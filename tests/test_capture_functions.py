@@ -12,6 +12,8 @@ from torch import Tensor
 
 from graphshard.capture.functions import capturable_functions
 
+pytestmark = pytest.mark.versions
+
 
 def test_margins_of_zero_have_the_gradient_of_the_kernels() -> None:
     """With small integers as scores many margins are exactly 0."""

@@ -15,6 +15,8 @@ from graphshard.capture import shims
 from graphshard.capture.layers import capturable_layers
 from graphshard.errors import UnsupportedOperation
 
+pytestmark = pytest.mark.versions
+
 
 def test_names_are_given_back() -> None:
     forward, before = _BatchNorm.forward, dict(globals())

@@ -108,6 +108,22 @@ def test_verify_uses_processes_and_prints_a_line_for_each_kind():
     assert "values on 2 ranks (processes, float64)" in done.stdout.splitlines()[7]
 
 
+@pytest.mark.versions
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["train", "--epochs", 2], "gcn on karate: 2 epochs on 2 ranks"),
+        (["verify", "gat", "karate", "--ranks", 2], "values on 2 ranks (processes, float64)"),
+        (["diff", "gcn", "karate"], "halo_sync"),
+    ],
+)
+def test_the_commands_a_newcomer_tries_first(args, said):
+    done = run(*args)
+    assert done.exit_code == 0, done.stderr
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_verify_prints_failures_and_exits_with_1(everything, monkeypatch):
     row = Row("train", "gradient", "conv.weight", 0.5, 0.25, 2.0, 1e-9, 34)
@@ -123,6 +139,7 @@ def test_verify_prints_failures_and_exits_with_1(everything, monkeypatch):
 # ---- train -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.versions
 @pytest.mark.processes
 def test_train_equals_one_machine_with_and_without_dropout():
     found = result_of("train", "--epochs", 10, "--dtype", "float64", "--compare")
@@ -158,6 +175,7 @@ def test_train_fails_where_a_curve_differs(monkeypatch):
     assert "FAIL: a loss curve differs" in done.stdout
 
 
+@pytest.mark.versions
 @pytest.mark.processes
 def test_train_is_a_rank_under_torchrun(parts):
     args = ["--nproc-per-node", "2", "-m", "graphshard.tools.cli", "train", "--epochs", "4", "--json"]

@@ -13,6 +13,9 @@ _KEPT: dict[str, tuple[torch.nn.Module, Compilations]] = {}
 
 few = examples(5)
 
+ON_EVERY_VERSION = ("gcn", "sage mean", "sage max", "gat", "gatv2", "gin", "transformer", "gated graph")
+"""Layers that between them capture to most kinds of ops."""
+
 
 def compiled(name: str, factory, *, train: bool = True) -> tuple[torch.nn.Module, Compilations]:
     """The model of that name and its programs, compiled once for the whole run."""
@@ -22,7 +25,10 @@ def compiled(name: str, factory, *, train: bool = True) -> tuple[torch.nn.Module
     return model.train(train), programs
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.versions if n in ON_EVERY_VERSION else ()) for n in LAYERS],
+)
 @few
 @given(case=cases())
 def test_a_layer(name: str, case: Case) -> None:
@@ -62,6 +68,7 @@ def test_a_model_written_by_hand_with_variances(name: str, case: Case) -> None:
     check_equal(model, case.tensors, case.assignment, case.parts, programs)
 
 
+@pytest.mark.versions
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 @few

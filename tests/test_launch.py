@@ -37,6 +37,7 @@ def test_results_come_in_rank_order_with_the_environment_of_now(monkeypatch):
         assert launch(launch_jobs.who_am_i, 2, ("x",)) == [(r, 2, "x", value, 1) for r in range(2)]
 
 
+@pytest.mark.versions
 def test_ops_over_gloo_equal_one_machine():
     world = three_ranks()
     features = torch.randn(4, 5, dtype=torch.float64)

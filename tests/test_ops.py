@@ -320,6 +320,7 @@ def test_extremes_have_no_gradient(reduce):
 
 # torch 2.15 reads .grad of a non-leaf in its own check.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.versions
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(grad):
     x, z = torch.randn(4, 2, requires_grad=grad), torch.randn(7, 2, requires_grad=grad)

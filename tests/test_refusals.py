@@ -49,11 +49,13 @@ class Wrapped(nn.Module):
         return self.conv(x, edge_index)
 
 
+@pytest.mark.versions
 def test_a_conv_that_caches_the_first_graph_names_its_module() -> None:
     model = Wrapped(pyg.GCNConv(4, 4, cached=True))
     refused(model, graphshard.CaptureError, r"module 'conv' \(GCNConv", "cached=True", "set cached=False")
 
 
+@pytest.mark.versions
 def test_a_data_dependent_branch_names_the_line() -> None:
     class Branch(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -74,6 +76,7 @@ def test_an_int_of_a_tensor_says_to_pass_sizes() -> None:
     refused(Counts(), graphshard.UnsupportedOperation, "max", HERE, r"int\(edge_index\.max\(\)\)", "Instead")
 
 
+@pytest.mark.versions
 def test_an_op_without_a_rule_names_op_module_and_line() -> None:
     class Spectrum(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -84,6 +87,7 @@ def test_an_op_without_a_rule_names_op_module_and_line() -> None:
     )
 
 
+@pytest.mark.versions
 def test_a_special_case_for_a_size_is_refused() -> None:
     class Special(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -92,6 +96,7 @@ def test_a_special_case_for_a_size_is_refused() -> None:
     refused(Special(), graphshard.CaptureError, "special way|Constraint")
 
 
+@pytest.mark.versions
 def test_a_custom_autograd_function_names_its_line() -> None:
     class Double(torch.autograd.Function):
         @staticmethod
@@ -125,6 +130,7 @@ def test_a_python_int_argument_is_refused() -> None:
         graphshard.distribute(Sized())(shard.x, shard.edge_index, 20)
 
 
+@pytest.mark.versions
 def test_state_kept_between_calls_is_found_by_the_second_example() -> None:
     class Remembers(nn.Module):
         def __init__(self) -> None:
@@ -207,6 +213,7 @@ def test_a_model_is_distributed_once() -> None:
         graphshard.distribute(lambda x: x)  # type: ignore[arg-type]
 
 
+@pytest.mark.versions
 def test_no_grad_regions_keep_their_gradient_out() -> None:
     """torch.export's decomposition drops the region; a naive capture would let gradients through."""
 
@@ -262,6 +269,7 @@ def test_a_special_case_for_tiny_graphs_is_refused_on_them_only() -> None:
         distributed(graphshard.partition(tiny, 1)[0])
 
 
+@pytest.mark.versions
 def test_capture_leaves_nothing_behind_on_the_model() -> None:
     class Remembers(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from graphshard.simulate import run_ranks
 
 pyg = pytest.importorskip("torch_geometric.nn")
 
+pytestmark = pytest.mark.versions
+
 A, B, C, D, E = range(5)
 EDGES = torch.tensor([[A, B, C, C, D, E, A], [B, C, A, D, E, C, D]])
 PARTS = torch.tensor([0, 0, 1, 1, 1])

@@ -77,11 +77,14 @@ def refuse_custom_functions() -> Iterator[None]:
         CaptureError: names the Function and the user's line that applies it.
     """
 
-    apply = torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+    # A classmethod of Python, or (since torch 2.14) one of C, which has no __func__: both bind to a class.
+    apply = inspect.getattr_static(torch.autograd.Function, "apply")
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
         if cls.__module__ == "torch._library.autograd":
-            return apply(cls, *args, **kwargs)  # of a torch.library op, whose rule answers for its backward
+            return apply.__get__(None, cls)(
+                *args, **kwargs
+            )  # of a torch.library op, whose rule answers for its backward
         frame = traceback.extract_stack()[-2]
         raise CaptureError(
             f"the custom autograd.Function {cls.__name__} has a backward that cannot be captured "

@@ -2,6 +2,7 @@
 
 structure.py       the matrix of a set of edges and its transpose, as tensors
 interface.py       what kernels there are, and which implementation a tensor gets
-numba_cpu.py       numba loops on the CPU's cores (numba_kernels.py, edge_loops.py, vectors.py), if numba is installed
+numba_cpu.py       numba loops on the CPU's cores (numba_kernels.py, edge_loops.py, vectors.py), if numba works
+machine_code.py    compiles them, and keeps the code on disk under the name of their sources
 torch_sparse.py    torch's own sparse and scatter ops, on any device
 """

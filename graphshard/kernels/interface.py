@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -67,13 +69,29 @@ def using(name: str) -> Iterator[None]:
 
 
 def kernels_for(tensor: Tensor) -> Kernels:
-    """The fastest kernels that take this tensor: numba's on the CPU where it is installed, else torch's."""
+    """The fastest kernels that take this tensor: numba's on the CPU where it can be imported, else torch's."""
     wanted = _CHOSEN.get()
     fits = tensor.device.type == "cpu" and tensor.dtype in CPU_DTYPES
-    if wanted != "torch" and fits and importlib.util.find_spec("numba") is not None:
-        from graphshard.kernels.numba_cpu import NumbaKernels
-
-        return NumbaKernels()
+    if wanted != "torch" and fits and (compiled := _numba_kernels()) is not None:
+        return compiled
     from graphshard.kernels.torch_sparse import TorchKernels
 
     return TorchKernels()
+
+
+@cache
+def _numba_kernels() -> Kernels | None:
+    """numba's kernels; None where numba is not installed, and with a warning where it is but does not work."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        from graphshard.kernels.numba_cpu import NumbaKernels
+    except Exception as error:  # a broken installation raises what it likes
+        warnings.warn(
+            f"numba is installed but cannot be imported ({type(error).__name__}: {error}), so torch's slower sparse "
+            "kernels do its work; repair numba, or uninstall it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+    return NumbaKernels()

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from graphshard.kernels.edge_loops import dot_rows, softmax_gradient_row, softmax_row, sum_rows
 from graphshard.kernels.extreme_loops import hit_rows, largest_rows, smallest_rows
+from graphshard.kernels.machine_code import Loop
 
-_compiled: Any = njit(nogil=True, boundscheck=False, cache=True, error_model="numpy")
 
-
-@_compiled
+@Loop
 def sums(
     rowptr: Any,
     col: Any,
@@ -43,7 +40,7 @@ def sums(
             sum_rows(out, at + c, table, c, stride, width, col, weight, position, heads, h, start, stop)
 
 
-@_compiled
+@Loop
 def dots(
     rowptr: Any, col: Any, rows: Any, heads: int, table: Any, width: int, out: Any, lo: int, hi: int
 ) -> None:
@@ -58,35 +55,35 @@ def dots(
             dot_rows(out, rows, at, table, h * width, stride, width, col, heads, h, start, stop)
 
 
-@_compiled
+@Loop
 def softmax(rowptr: Any, scores: Any, heads: int, small: float, out: Any, lo: int, hi: int) -> None:
     """``out[p, h] = exp(s[p, h] - max) / (sum + small)`` over the edges p of row i, which lie side by side."""
     for i in range(lo, hi):
         softmax_row(out, scores, heads, small, rowptr[i], rowptr[i + 1])
 
 
-@_compiled
+@Loop
 def softmax_gradient(rowptr: Any, shares: Any, grad: Any, heads: int, out: Any, lo: int, hi: int) -> None:
     """``out[p, h] = share * (grad - sum of share * grad)`` over the edges p of row i."""
     for i in range(lo, hi):
         softmax_gradient_row(out, shares, grad, heads, rowptr[i], rowptr[i + 1])
 
 
-@_compiled
+@Loop
 def largest(rowptr: Any, col: Any, table: Any, width: int, out: Any, ties: Any, lo: int, hi: int) -> None:
     """The largest of ``table[col[p]]`` in each column, and how many equal it; 0 and 0 for a row without edges."""
     for i in range(lo, hi):
         largest_rows(out, ties, i * width, table, width, col, rowptr[i], rowptr[i + 1])
 
 
-@_compiled
+@Loop
 def smallest(rowptr: Any, col: Any, table: Any, width: int, out: Any, ties: Any, lo: int, hi: int) -> None:
     """The smallest of ``table[col[p]]`` in each column, and how many equal it; 0 and 0 for a row without edges."""
     for i in range(lo, hi):
         smallest_rows(out, ties, i * width, table, width, col, rowptr[i], rowptr[i + 1])
 
 
-@_compiled
+@Loop
 def extremes_gradient(
     rowptr: Any, col: Any, table: Any, best: Any, share: Any, width: int, out: Any, lo: int, hi: int
 ) -> None:

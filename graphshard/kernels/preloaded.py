@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
-from graphshard.kernels.numba_cpu import NumbaKernels
+from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import build
 
 __all__: list[str] = []
 
 _NODE = torch.zeros(1, dtype=torch.int64)
-NumbaKernels().sums(build(_NODE, _NODE, 1, 1).by_row, None, torch.zeros(1, 1, 1))
+_TABLE = torch.zeros(1, 1, 1)
+kernels_for(_TABLE).sums(build(_NODE, _NODE, 1, 1).by_row, None, _TABLE)

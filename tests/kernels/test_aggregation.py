@@ -16,6 +16,8 @@ from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import kernels_for, using
 from graphshard.kernels.structure import Structure
 
+pytestmark = pytest.mark.versions
+
 KERNELS = ["torch", "numba"]
 
 
