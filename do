@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv on first use, then runs one job:
+# Sets up .venv on first use, with what the job needs, then runs it:
 #   ./do train [options]   distributed training on a built-in graph (graphshard train)
 #   ./do test  [options]   the tests (pytest)
 #   ./do check             ruff, mypy and the tests: what CI runs
@@ -11,23 +11,37 @@ cd "$(dirname "$0")"
 # Environments of their own.
 if [ "${1:-}" = versions ]; then exec .ci/versions "${@:2}"; fi
 
-if [ ! -x .venv/bin/graphshard ] || [ pyproject.toml -nt .venv/ready ] || [ constraints.txt -nt .venv/ready ]; then
-    "${PYTHON:-python3}" -m venv .venv
-    echo "installing graphshard and its tests into .venv ..." >&2
-    .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-    touch .venv/ready
-fi
+# Install graphshard with some of its extras into .venv, unless that was done since they last changed.
+install() {
+    local extras=$1 ready=.venv/ready-$1
+    if [ -e "$ready" ] && [ ! pyproject.toml -nt "$ready" ] && [ ! constraints.txt -nt "$ready" ]; then return; fi
+    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+    echo "installing graphshard[$extras] into .venv ..." >&2
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
+    touch "$ready"
+}
 
 job=${1:-help}
 shift || true
 case "$job" in
-    test) exec .venv/bin/python -m pytest -n 2 "$@" ;;
+    test)
+        install dev
+        exec .venv/bin/python -m pytest -n 2 "$@"
+        ;;
     check)
+        install dev
         .venv/bin/ruff check .
         .venv/bin/ruff format --check .
         .venv/bin/mypy
         exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
         ;;
     help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
-    *) exec .venv/bin/graphshard "$job" "$@" ;;
+    bench | coverage)
+        install dev
+        exec .venv/bin/graphshard "$job" "$@"
+        ;;
+    *)
+        install run
+        exec .venv/bin/graphshard "$job" "$@"
+        ;;
 esac

@@ -4,32 +4,42 @@
 
 ``distribute(model)`` turns a single-machine PyTorch or PyG module into one that trains on every rank, each
 holding one part of the graph, with the same outputs, loss and gradients.
+
+Names are imported on first use (PEP 562): ``import graphshard`` alone does not load torch.
 """
 
-from graphshard.api import DistributedModule, distribute
-from graphshard.check import Report, verify
-from graphshard.differ import Diff
-from graphshard.errors import (
-    CaptureError,
-    DataError,
-    GraphshardError,
-    PartitionError,
-    PlacementError,
-    RuntimeMismatch,
-    ShardError,
-    UnsupportedOperation,
-)
-from graphshard.inspect_model import diff
-from graphshard.memory import keep_memory
-from graphshard.ops import ByteCounter, count_bytes
-from graphshard.partition import ShardedGraph, partition
-from graphshard.partition_report import PartitionReport
-from graphshard.passes.pipeline import Options
-from graphshard.reductions import mean, sum
-from graphshard.roles import Role
-from graphshard.rules import register_rule
-from graphshard.shard import Shard
-from graphshard.shard_io import load_shard
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphshard.api import DistributedModule, distribute
+    from graphshard.check.report import Report
+    from graphshard.check.verify import verify
+    from graphshard.differ import Diff
+    from graphshard.errors import (
+        CaptureError,
+        DataError,
+        GraphshardError,
+        PartitionError,
+        PlacementError,
+        RuntimeMismatch,
+        ShardError,
+        UnsupportedOperation,
+    )
+    from graphshard.inspect_model import diff
+    from graphshard.memory import keep_memory
+    from graphshard.ops import ByteCounter, count_bytes
+    from graphshard.partition_report import PartitionReport
+    from graphshard.partitioning import ShardedGraph, partition
+    from graphshard.passes.pipeline import Options
+    from graphshard.reductions import mean, sum
+    from graphshard.roles import Role
+    from graphshard.rules import register_rule
+    from graphshard.shard import Shard
+    from graphshard.shard_io import load_shard
+    from graphshard.version import __version__
 
 __all__ = [
     "ByteCounter",
@@ -49,6 +59,7 @@ __all__ = [
     "ShardError",
     "ShardedGraph",
     "UnsupportedOperation",
+    "__version__",
     "count_bytes",
     "diff",
     "distribute",
@@ -60,3 +71,46 @@ __all__ = [
     "sum",
     "verify",
 ]
+
+_HOMES = {
+    "api": ("DistributedModule", "distribute"),
+    "check.report": ("Report",),
+    "check.verify": ("verify",),
+    "differ": ("Diff",),
+    "errors": (
+        "CaptureError",
+        "DataError",
+        "GraphshardError",
+        "PartitionError",
+        "PlacementError",
+        "RuntimeMismatch",
+        "ShardError",
+        "UnsupportedOperation",
+    ),
+    "inspect_model": ("diff",),
+    "memory": ("keep_memory",),
+    "ops": ("ByteCounter", "count_bytes"),
+    "partitioning": ("ShardedGraph", "partition"),
+    "partition_report": ("PartitionReport",),
+    "passes.pipeline": ("Options",),
+    "reductions": ("mean", "sum"),
+    "roles": ("Role",),
+    "rules": ("register_rule",),
+    "shard": ("Shard",),
+    "shard_io": ("load_shard",),
+    "version": ("__version__",),
+}
+"""Each module with the public names that it holds."""
+
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'graphshard' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"graphshard.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from graphshard.errors import RuntimeMismatch
 from graphshard.groups import all_gather_numbers, all_gather_object
 from graphshard.passes.pipeline import Options
 from graphshard.python_state import Array, attributes, describe
+from graphshard.version import __version__
 
 Facts = dict[str, str]
 """What decides a result -> its value, both as a message says them."""
@@ -73,7 +73,7 @@ def facts_of(call: Call) -> Facts:
     """All that must be equal on all ranks, but the values of parameters and buffers."""
     bound = call.bound
     return {
-        "graphshard's version": _version(),
+        "graphshard's version": __version__,
         "torch's version": torch.__version__,
         "torch's default dtype": str(torch.get_default_dtype()),
         "the partition (of one save, or of equal data cut alike)": bound.shard.partition_id,
@@ -242,10 +242,3 @@ def _content(array: Array) -> str:
     else:
         kind = str(array.dtype).removeprefix("torch.")
     return f"{kind}{list(array.shape)} with content {digest_of([('', array)])[:8]}"
-
-
-def _version() -> str:
-    try:
-        return version("graphshard")
-    except PackageNotFoundError:
-        return "not installed"

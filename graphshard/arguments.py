@@ -19,7 +19,7 @@ from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.refusals import check_arguments
 from graphshard.errors import RuntimeMismatch, ShardError
 from graphshard.groups import all_gather_object, group_size
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.roles import Member, Role, role_candidates
 from graphshard.shard import Shard, shard_tensor_of
 

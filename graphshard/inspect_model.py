@@ -22,7 +22,7 @@ from graphshard.differ import Diff, diff_pipeline
 from graphshard.errors import CaptureError, DataError
 from graphshard.graphdata import Roles
 from graphshard.names import Names, dtype_text
-from graphshard.partition import ShardedGraph, partition
+from graphshard.partitioning import ShardedGraph, partition
 from graphshard.passes.pipeline import Options, Stage
 from graphshard.placement import PAIRS
 from graphshard.roles import Role

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphshard import api, reductions
 from graphshard.check.module import without_dropout
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.passes.base import Program
 from graphshard.passes.pipeline import Options
 from graphshard.placement import Edges, Owned, Placed

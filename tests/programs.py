@@ -14,7 +14,7 @@ from torch import nn
 
 from graphshard.api import distribute
 from graphshard.errors import UnsupportedOperation
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.constants import constant_values
 from graphshard.passes.infer_placement import InferPlacement, check_placed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graphshard.partition import ShardedGraph, partition
+from graphshard.partitioning import ShardedGraph, partition
 from graphshard.shard import Shard
 
 

@@ -16,7 +16,7 @@ import torch
 from graphshard.data import load_data
 from graphshard.errors import DataError
 from graphshard.graphdata import GraphData
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from graphshard import reductions
 from graphshard.api import distribute
 from graphshard.errors import CaptureError, RuntimeMismatch, UnsupportedOperation
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.simulate import run_ranks
 
 

@@ -21,7 +21,7 @@ import graphshard
 from graphshard.assign import assign
 from graphshard.errors import PartitionError, ShardError, UnsupportedOperation
 from graphshard.graphdata import as_graph_data
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.roles import Member, Role
 from graphshard.shard_io import load_shard
 

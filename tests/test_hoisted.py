@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import graphshard
 from graphshard import aggregation
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.shard import Shard
 from graphshard.simulate import run_ranks
 

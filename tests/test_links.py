@@ -18,7 +18,7 @@ from typed_equality import check_typed
 
 import graphshard
 from graphshard.errors import GraphshardError, PartitionError, UnsupportedOperation
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.placement import PAIRS
 from graphshard.roles import Member, Role
 from graphshard.shard import Shard

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphshard.data import load_data
 from graphshard.errors import PartitionError
-from graphshard.partition import ShardedGraph, partition
+from graphshard.partitioning import ShardedGraph, partition
 from graphshard.roles import Role, infer_member
 from graphshard.sets import Sizes
 

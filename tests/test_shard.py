@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shard_cases import assert_same, sharded
 
 from graphshard.errors import ShardError
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.roles import Role
 from graphshard.shard import shard_tensor_of
 

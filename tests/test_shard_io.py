@@ -15,7 +15,7 @@ from shard_cases import assert_same, sharded
 
 from graphshard import shard_io
 from graphshard.errors import ShardError
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.shard_io import load_shard, save
 
 

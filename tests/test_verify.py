@@ -101,4 +101,4 @@ def test_a_value_that_is_nan_in_some_rows_is_compared_by_the_others() -> None:
 
 def test_data_with_nan_is_not_verified_silently() -> None:
     data = {"x": torch.full((9, 3), torch.nan), "edge_index": torch.randint(0, 9, (2, 20))}
-    assert not graphshard.verify(lambda: Scaled(), data, 2, modes=["train"]).passed
+    assert not graphshard.verify(Scaled, data, 2, modes=["train"]).passed

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphshard import api, reductions
 from graphshard.arguments import from_shard
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.passes.base import Program
 from graphshard.placement import Edges, Owned, Placed
 from graphshard.roles import Member, Role

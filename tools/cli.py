@@ -24,8 +24,20 @@ from graphshard.tools.verify import verify
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from graphshard.version import __version__
+
+        print(f"graphshard {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def graphshard(
+    version: Annotated[  # noqa: ARG001 (its callback prints it)
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and warnings.")] = False,
 ) -> None:
     """Exact distributed training of graph neural networks."""

@@ -29,7 +29,7 @@ from graphshard.graphdata import as_graph_data
 from graphshard.groups import default_group
 from graphshard.launch import launch
 from graphshard.node_parameters import GivenParameters, sets_of, with_owned_rows
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.passes.pipeline import Options
 from graphshard.roles import GivenRole, Member, Role, as_member
 from graphshard.runtime import Compiled, compile_captured

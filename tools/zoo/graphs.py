@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphshard.assign import metis
 from graphshard.graphdata import GraphData, as_graph_data
-from graphshard.partition import partition
+from graphshard.partitioning import partition
 from graphshard.shard import Shard
 from graphshard.tools.zoo.configuration import CLASSES, EDGE_FEATURES, FEATURES, HIDDEN
 
