@@ -20,7 +20,6 @@ from graphshard.errors import (
     UnsupportedOperation,
 )
 from graphshard.inspect_model import diff
-from graphshard.memory import keep_memory
 from graphshard.ops import ByteCounter, count_bytes
 from graphshard.partition import ShardedGraph, partition
 from graphshard.partition_report import PartitionReport
@@ -52,7 +51,6 @@ __all__ = [
     "count_bytes",
     "diff",
     "distribute",
-    "keep_memory",
     "load_shard",
     "mean",
     "partition",

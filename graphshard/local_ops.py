@@ -135,6 +135,14 @@ def _mix(z: Tensor) -> Tensor:
     return z
 
 
+def random_start(key: Sequence[int], site: int) -> int:
+    """Where the random numbers of a call site start in a step: a signed int64, added to what tells rows apart."""
+    seed, step = key
+    # Seeds are unsigned in PyTorch; one bit less fits an int64 tensor, whose products wrap around.
+    part = torch.tensor([seed & ((1 << 63) - 1), site], dtype=torch.int64) * _STEP
+    return int(_mix(_mix(part[:1] + step) + part[1:]).item())
+
+
 def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tensor:
     """53 random bits for each element: a function of seed, step, call site and global row id alone.
 
@@ -147,34 +155,9 @@ def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tenso
     Returns:
         int64 ``[rows, width]`` in 0..2**53-1, as NumPy and PyTorch take them for a float64 in [0, 1).
     """
-    seed, step = key
-    # Seeds are unsigned in PyTorch; one bit less fits an int64 tensor, whose products wrap around.
-    part = torch.tensor([seed & ((1 << 63) - 1), site], dtype=torch.int64) * _STEP
-    start = _mix(_mix(part[:1] + step) + part[1:]).to(ids.device)
-    rows = _mix(ids * _STEP + start)
+    rows = _mix(ids * _STEP + random_start(key, site))
     columns = torch.arange(1, width + 1, dtype=torch.int64, device=ids.device) * _STEP
     return (_mix(rows.unsqueeze(1) + columns) >> 11) & ((1 << 53) - 1)
-
-
-def dropout_rows(x: Tensor, ids: Tensor | None, dim: int, p: float, key: Sequence[int], site: int) -> Tensor:
-    """``torch.nn.functional.dropout`` with a mask that does not depend on the number of ranks.
-
-    Args:
-        x: any shape; rows are along ``dim``.
-        ids: int64 ``[x.size(dim)]``, the rows' global ids; None where every rank holds all of x.
-        dim: the dim of the rows.
-        p: the probability of dropping an element; the others are scaled by ``1 / (1 - p)``.
-        key, site: see :func:`random_bits`.
-    """
-    if p >= 1:
-        return x * 0
-    rows = x.movedim(dim, 0) if x.dim() else x.reshape(1)
-    if ids is None:
-        ids = torch.arange(rows.size(0), device=x.device)
-    width = rows[:1].numel() if rows.size(0) else 0
-    keep = (random_bits(ids, width, key, site) >= int(p * (1 << 53))).view(rows.shape)
-    keep = keep.movedim(0, dim) if x.dim() else keep.reshape(())
-    return x * (keep.to(x.dtype) / (1 - p))
 
 
 def random_like(x: Tensor, ids: Tensor | None, dim: int, kind: str, key: Sequence[int], site: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from numba import njit
 
+from graphshard.kernels import dropout_loops
 from graphshard.kernels.edge_loops import dot_rows, softmax_gradient_row, softmax_row, sum_rows
 from graphshard.kernels.extreme_loops import hit_rows, largest_rows, smallest_rows
 
@@ -93,3 +94,8 @@ def extremes_gradient(
     """``out[j] = sum of share[i] * (table[j] == best[i])`` over the rows i = ``col[p]`` that read j."""
     for j in range(lo, hi):
         hit_rows(out, table, j * width, best, share, width, col, rowptr[j], rowptr[j + 1])
+
+
+dropout = _compiled(dropout_loops.dropout)
+relu_dropout = _compiled(dropout_loops.relu_dropout)
+relu_dropout_gradient = _compiled(dropout_loops.relu_dropout_gradient)

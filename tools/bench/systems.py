@@ -70,6 +70,7 @@ class Measured:
         loss: of the first epoch.
         before: MiB held before training: programs, graph and model, of all ranks together.
         memory: MiB above that, at each one's peak.
+        peaks: MiB that each rank holds at its peak, all that it held before training included.
         sent: bytes that the rank that sends most sends in an epoch.
     """
 
@@ -78,6 +79,7 @@ class Measured:
     loss: float = 0.0
     before: float = 0.0
     memory: float = 0.0
+    peaks: list[float] = field(default_factory=list)
     sent: int = 0
 
     @property
@@ -146,7 +148,8 @@ def _turn(ranks: list[Connection], epochs: int, into: Measured, count: bool) -> 
     seconds = [max(each) for each in zip(*(a["seconds"] for a in answers), strict=True)]
     if count:
         into.seconds.extend(seconds)
-    into.memory = sum(a["peak"] for a in answers)
+    into.memory = sum(a["peak"] - a["before"] for a in answers)
+    into.peaks = [a["peak"] for a in answers]
     into.sent = max(a["sent"] for a in answers)
     return seconds
 

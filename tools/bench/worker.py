@@ -48,7 +48,13 @@ def serve(orchestrator: Any, system: Any, wanted: argparse.Namespace) -> None:
             loss = step()
             seconds.append(time.perf_counter() - start)
         orchestrator.send(
-            {"seconds": seconds, "loss": loss, "peak": memory("VmHWM") - before, "sent": sent()}
+            {
+                "seconds": seconds,
+                "loss": loss,
+                "before": before,
+                "peak": memory("VmHWM"),
+                "sent": sent(),
+            }
         )
     close()
 
