@@ -189,7 +189,7 @@ class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 @pytest.mark.parametrize("ours", [pair[0] for pair in PAIRS])
 def test_no_mask_is_made(ours: Callable[..., Tensor]) -> None:
-    """Nothing is larger than x, in forward and backward, and nothing that is kept but a sixteenth of it (a fourth, by torch)."""
+    """No tensor is larger than x, and what is kept is a sixteenth of it (a fourth, by torch)."""
     x = torch.randn(40_000, 64).requires_grad_()
     kept: list[Tensor] = []
     with _Largest() as largest:

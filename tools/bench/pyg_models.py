@@ -1,4 +1,4 @@
-"""The benchmarked models, as a user of PyG writes them: two layers, 128 -> 128 -> 32 by default, or GraphSAGE's three."""
+"""The benchmarked models, as a user of PyG writes them: two layers, 128 -> 128 -> 32 by default, or three."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def serve(orchestrator: Any, system: Any, wanted: argparse.Namespace) -> None:
     forget_peak()
     orchestrator.send({"rank": int(os.environ.get("RANK", "0")), "before": before})
     while count := orchestrator.recv():
-        seconds, loss = [], 0.0
+        seconds, loss, cpu = [], 0.0, time.process_time()
         for _ in range(count):
             start = time.perf_counter()
             loss = step()
@@ -50,6 +50,7 @@ def serve(orchestrator: Any, system: Any, wanted: argparse.Namespace) -> None:
         orchestrator.send(
             {
                 "seconds": seconds,
+                "cpu": time.process_time() - cpu,
                 "loss": loss,
                 "before": before,
                 "peak": memory("VmHWM"),
