@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         UnsupportedOperation,
     )
     from graphshard.inspect_model import diff
-    from graphshard.memory import keep_memory
     from graphshard.ops import ByteCounter, count_bytes
     from graphshard.partition_report import PartitionReport
     from graphshard.partitioning import ShardedGraph, partition
@@ -63,7 +62,6 @@ __all__ = [
     "count_bytes",
     "diff",
     "distribute",
-    "keep_memory",
     "load_shard",
     "mean",
     "partition",
@@ -88,7 +86,6 @@ _HOMES = {
         "UnsupportedOperation",
     ),
     "inspect_model": ("diff",),
-    "memory": ("keep_memory",),
     "ops": ("ByteCounter", "count_bytes"),
     "partitioning": ("ShardedGraph", "partition"),
     "partition_report": ("PartitionReport",),

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from graphshard.errors import GraphshardError
-from graphshard.memory import keep_memory
+from graphshard.memory import with_allocator
 
 __all__ = ["launch"]
 
@@ -80,8 +81,8 @@ def launch(
     """Run ``fn(*args)`` in ``world_size`` processes of this machine, with gloo's default process group ready.
 
     Each process gets its share of the cores, or ``OMP_NUM_THREADS`` threads where that is set. They come from
-    a forkserver that has imported torch, started by the first launch: 1 to 2 s, then 0.1 to 0.4 s a launch. A
-    process keeps the memory that it frees (``graphshard.keep_memory``).
+    a forkserver that has imported torch, started by the first launch: 1 to 2 s, then 0.1 to 0.4 s a launch. Where
+    ``graphshard[fast]`` is installed it starts with another memory allocator (docs/memory.md).
 
     Args:
         fn: a module-level function; arguments and results are pickled, tensors by value.
@@ -149,6 +150,8 @@ def _config(world_size: int, folder: str, timeout: float) -> LaunchConfig:
         start_method = "forkserver"
         # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
         multiprocessing.set_forkserver_preload(PRELOADED)
+        with with_allocator():
+            forkserver.ensure_running()
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -261,7 +264,6 @@ def _call(job: _Job) -> bytes:
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
     torch.set_num_threads(job.threads)
     fn, args = pickle.loads(job.payload)
-    keep_memory()
     dist.init_process_group("gloo", timeout=timedelta(seconds=job.timeout))
     result = pickle.dumps(fn(*args))
     dist.barrier()  # a rank that leaves early would break the connections of the others

@@ -1,49 +1,99 @@
-"""Keep freed memory in the process: the large tensors of every step then take the same pages again.
+"""The memory allocator of the processes that graphshard starts, and what a process gives back.
 
-glibc gives each large tensor fresh pages of the operating system and returns them when it is freed. Filling in
-new pages costs more than most arithmetic on them: a training step that allocates the same sizes over and over is
-20 to 30 % faster when the process keeps them (``tools/bench``).
+The large tensors of every step come and go. glibc's allocator takes fresh pages of the operating system for each,
+and filling in new pages costs more than most arithmetic on them. mimalloc, which ``graphshard[fast]`` installs on
+Linux, keeps the pages and needs hardly more of them; it has to be there when a process starts, by ``LD_PRELOAD``.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
-_MOST = (1 << 31) - 1
+from graphshard.errors import GraphshardError
 
-__all__ = ["keep_memory", "return_free_memory"]
+__all__ = ["allocator_environment", "allocator_path", "return_free_memory", "with_allocator"]
+
+_PACKAGE, _LIBRARY = "cmeel-mimalloc", "libmimalloc.so"
+_CHOICE = "GRAPHSHARD_ALLOCATOR"
+_SETTINGS = {"MIMALLOC_PURGE_DELAY": "-1"}
+"""Of mimalloc: pages that are free stay in the process, for the next step takes them again."""
 
 
-def keep_memory() -> bool:
-    """Let this process keep what it frees, for as long as it lives; ranks that ``graphshard train`` starts do.
+def allocator_path() -> Path | None:
+    """Where mimalloc is installed; None where it is not, or where nothing can be preloaded (not Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        files = metadata.files(_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())).resolve() for file in files if file.name == _LIBRARY)
+    return next((path for path in found if path.is_file()), None)
 
-    For a training script of your own: call it once on each rank, before the first step.
 
-    Returns:
-        Whether the C library took it: glibc's ``mallopt`` does, on Linux; elsewhere nothing is changed.
+def allocator_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment variables that give a new process mimalloc; empty without it, or where it is not wanted.
+
+    Args:
+        environ: the variables that the process would have; this process's own by default. Libraries that are
+            preloaded already stay, before mimalloc, and so do settings of mimalloc.
+            ``GRAPHSHARD_ALLOCATOR=system`` leaves everything as it is.
+
+    Raises:
+        GraphshardError: ``GRAPHSHARD_ALLOCATOR`` is neither ``mimalloc`` nor ``system``.
     """
-    mallopt = _of_glibc("mallopt")
-    if mallopt is None:
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, _MOST))
+    given = os.environ if environ is None else environ
+    choice = given.get(_CHOICE, "mimalloc")
+    if choice not in ("mimalloc", "system"):
+        raise GraphshardError(f"{_CHOICE} is {choice!r}: write mimalloc, or system for the C library's own")
+    path = allocator_path() if choice == "mimalloc" else None
+    # The loader cuts the list at blanks and colons, so a path with one cannot be told.
+    if path is None or any(mark in str(path) for mark in " \t:"):
+        return {}
+    preloaded = given.get("LD_PRELOAD", "")
+    if str(path) not in preloaded.replace(" ", ":").split(":"):
+        preloaded = f"{preloaded}:{path}" if preloaded else str(path)
+    return {"LD_PRELOAD": preloaded} | {n: v for n, v in _SETTINGS.items() if n not in given}
+
+
+@contextmanager
+def with_allocator() -> Iterator[None]:
+    """Processes that are started inside the block have mimalloc, if it is installed; this one stays as it is."""
+    added = allocator_environment()
+    kept = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def return_free_memory() -> bool:
     """Give the operating system what this process has freed and kept: after something large that happens once.
 
     Returns:
-        Whether the C library can: glibc's ``malloc_trim`` does, on Linux; elsewhere nothing is changed.
+        Whether the allocator can: mimalloc's ``mi_collect`` or glibc's ``malloc_trim``; else nothing is changed.
     """
-    trim = _of_glibc("malloc_trim")
-    if trim is None:
-        return False
-    trim(0)
-    return True
+    if (collect := _of_process("mi_collect")) is not None:
+        collect(ctypes.c_bool(True))
+        return True
+    if (trim := _of_process("malloc_trim")) is not None:
+        trim(0)
+        return True
+    return False
 
 
-def _of_glibc(name: str) -> Any:
-    """A function of the C library; None where it has none of that name."""
+def _of_process(name: str) -> Any:
+    """A function of the C library, or of one that is preloaded; None where none has that name."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

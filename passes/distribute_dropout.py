@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from graphshard import local_ops
+from graphshard import dropout, local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import rewrites
 from graphshard.passes.row_ids import row_ids
@@ -30,7 +30,7 @@ class DistributeDropout:
     name: str = "distribute_dropout"
 
     def run(self, program: Program) -> int:
-        drawn = (local_ops.dropout_rows, local_ops.random_like)
+        drawn = (dropout.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
         edits = 0
         for call in rewrites(program, "dropout"):
@@ -50,7 +50,7 @@ def _rewrite(program: Program, call: Call, site: int) -> None:
         rows = placed.dims[dim] if placed.sharded else None
         ids = row_ids(emit, rows) if rows is not None else None
         dropped = emit.call(
-            local_ops.dropout_rows,
+            dropout.dropout_rows,
             *(x, ids, dim, call["p"], key, site),
             name=f"dropout_{site}",
             example=x.meta["val"],

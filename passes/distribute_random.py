@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard import local_ops
+from graphshard import dropout, local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.infer_placement import rewrites
 from graphshard.passes.row_ids import row_ids
@@ -35,7 +35,7 @@ class DistributeRandom:
     name: str = "distribute_random"
 
     def run(self, program: Program) -> int:
-        drawn = (local_ops.dropout_rows, local_ops.random_like)
+        drawn = (dropout.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
         edits = 0
         for call in rewrites(program, "random"):

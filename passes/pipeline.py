@@ -7,8 +7,8 @@
 and then the passes that make it faster, each of which :class:`Options` can leave out::
 
             -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
-            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows -> work_in_place
-            -> bucket_gradients -> hoist_graph_constants
+            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows
+            -> fuse_relu_dropout -> work_in_place -> bucket_gradients -> hoist_graph_constants
 
 The pipeline alone copies, lints, recompiles and checks placements.
 """
@@ -29,6 +29,7 @@ from graphshard.passes.expand_reductions import ExpandReductions
 from graphshard.passes.expand_scatters import ExpandScatters
 from graphshard.passes.fold_scales import FoldScales
 from graphshard.passes.free_constants import FreeConstants
+from graphshard.passes.fuse_relu_dropout import FuseReluDropout
 from graphshard.passes.globalize_ids import GlobalizeIds
 from graphshard.passes.hoist_graph_constants import HoistGraphConstants
 from graphshard.passes.infer_placement import InferPlacement, check_placed
@@ -81,6 +82,7 @@ class Options:
         merge_halo_syncs: values that are synced at the same time travel in one message.
         narrow_halo_rows: halo rows and their gradients travel as bfloat16. **Inexact**; off by default, and ``verify``
             never passes.
+        fuse_relu_dropout: a rectifier and the dropout of its result are one op, and neither is kept for backward.
         work_in_place: what writes a whole tensor writes over one that nobody reads again.
         bucket_gradients: gradients of several parameters are summed over the ranks in one all-reduce.
         hoist_graph_constants: what depends on the graph alone is computed once for each graph.
@@ -95,6 +97,7 @@ class Options:
     overlap_halo_syncs: bool = False
     merge_halo_syncs: bool = True
     narrow_halo_rows: bool = False
+    fuse_relu_dropout: bool = True
     work_in_place: bool = True
     bucket_gradients: bool = True
     hoist_graph_constants: bool = True
@@ -122,6 +125,7 @@ def optimising_passes(options: Options) -> tuple[Pass, ...]:
         OverlapHaloSyncs(),
         MergeHaloSyncs(),
         NarrowHaloRows(),
+        FuseReluDropout(),
         WorkInPlace(),
         BucketGradients(),
         HoistGraphConstants(),

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx
 
-from graphshard import local_ops
+from graphshard import dropout, local_ops
 from graphshard.passes.base import Emitter, Program
 from graphshard.passes.constants import constant_values
 from graphshard.passes.patterns import name_of, rows_of
@@ -51,6 +51,8 @@ def _rewritten(program: Program, node: fx.Node, constants: frozenset[fx.Node]) -
     with emit.before(node):
         if name_of(node) == "relu" and _may_write(node.args[0], node, constants):
             return emit.call(local_ops.relu_in_place, node.args[0], example=node.meta["val"])
+        if node.target is dropout.relu_dropout and _may_write(node.args[0], node, constants):
+            return emit.call(dropout.relu_dropout_in_place, *node.args, example=node.meta["val"])
         if name_of(node) != "add" or len(node.args) != 2 or node.kwargs:
             return None
         for total, other in (node.args, node.args[::-1]):

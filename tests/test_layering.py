@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
             "groups",
             "ops",
             "local_ops",
+            "dropout",
             "aggregation",
             "combined",
             "overlap",

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from graphshard.tools import output
+from graphshard.tools.allocator import allocator
 from graphshard.tools.bench import commands as bench_commands
 from graphshard.tools.coverage import coverage
 from graphshard.tools.diff import diff
@@ -69,8 +70,8 @@ bench = typer.Typer(no_args_is_help=True, help="Benchmarks; each writes a JSON a
 app.add_typer(bench, name="bench")
 
 _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
-    app: (train, diff, verify, partition, coverage),
-    bench: (bench_commands.systems, bench_commands.kernels, bench_commands.scaling),
+    app: (train, diff, verify, partition, coverage, allocator),
+    bench: (bench_commands.systems, bench_commands.kernels, bench_commands.memory, bench_commands.scaling),
 }
 for _app, _commands in _COMMANDS.items():
     for _command in _commands:

@@ -24,7 +24,6 @@ from graphshard.errors import DataError
 from graphshard.graphdata import GraphData
 from graphshard.groups import all_gather_object, default_group, group_rank
 from graphshard.launch import launch
-from graphshard.memory import keep_memory
 from graphshard.passes.pipeline import Options
 from graphshard.shard import Shard
 from graphshard.tools import output
@@ -94,7 +93,6 @@ def run_here(job: Job, shards: Path | None, load: Callable[[], GraphData]) -> li
     if torch.cuda.is_available() and torch.cuda.device_count() >= size:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    keep_memory()
     dist.init_process_group("gloo" if device.type == "cpu" else "nccl")
     with ExitStack() as stack:
         folder: Path | None = None

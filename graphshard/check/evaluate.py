@@ -15,7 +15,7 @@ from graphshard.capture.sparse import SparseStandIn
 from graphshard.check.module import without_dropout
 from graphshard.check.probe import SECOND, Probed, Value
 from graphshard.hoisted import Constants
-from graphshard.local_ops import random_bits
+from graphshard.kernels.random_bits import random_bits
 from graphshard.ops import all_reduce, replicated_output
 from graphshard.roles import Member, Role
 from graphshard.runtime import State, graph_inputs, program_inputs

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphshard import local_ops
+from graphshard import dropout, local_ops
 from graphshard.capture.examples import Signature, example_inputs, sizes_for
 from graphshard.capture.export import run_eagerly
 from graphshard.check.compare import largest_difference
@@ -82,8 +82,10 @@ def drop_dropout(compiled: Compiled) -> Compiled:
     stages = list(compiled.stages)
     program = stages[-1].program.copy()
     for node in program.graph.nodes:
-        if node.target is local_ops.dropout_rows:
+        if node.target is dropout.dropout_rows:
             node.replace_all_uses_with(node.args[0])
+        elif node.target in dropout.WITHOUT_DROPOUT:
+            node.target, node.args = dropout.WITHOUT_DROPOUT[node.target], node.args[:1]
         elif node.target is local_ops.random_like:
             fixed = 0.0 if node.args[3] == "normal" else _UNIFORM
             with program.graph.inserting_before(node):

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import GraphshardError
+from graphshard.kernels.masks import Mask
 from graphshard.kernels.structure import Grouped
 
 
 class Kernels(Protocol):
-    """Loops over the edges of each group. Feature tensors are ``[rows, heads, width]``.
+    """Loops over the edges of each group, and over the elements of rows.
 
-    Weights, scores and results that belong to edges are ``[edges, heads]``, in the order of the edges' numbers.
-    Nothing here has a gradient: see ``graphshard.aggregation``.
+    Feature tensors are ``[rows, heads, width]``. Weights, scores and results that belong to edges are ``[edges,
+    heads]``, in the order of the edges' numbers. Nothing here has a gradient: see ``graphshard.aggregation`` and
+    ``graphshard.dropout``.
     """
 
     def sums(self, grouped: Grouped, weight: Tensor | None, table: Tensor) -> Tensor:
@@ -44,6 +46,15 @@ class Kernels(Protocol):
 
     def extremes_gradient(self, grouped: Grouped, table: Tensor, best: Tensor, share: Tensor) -> Tensor:
         """``out[j] = sum of share[i] * (table[j] == best[i])`` over the edges of column j to rows i."""
+
+    def dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        """``x * scale`` where the mask keeps an element, else ``x * 0``; any shape, in x's order of memory."""
+
+    def relu_dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        """``dropout(relu(x))``, written over x; what was done to each element, for :meth:`relu_dropout_gradient`."""
+
+    def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
+        """``grad * scale`` where an element was kept, ``grad * 0`` where dropped, 0 where x was not positive."""
 
 
 CPU_DTYPES = (torch.float32, torch.float64)

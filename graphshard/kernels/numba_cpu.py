@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from graphshard.kernels import numba_kernels as loops
+from graphshard.kernels.masks import Mask
 from graphshard.kernels.structure import Grouped, by_group, by_number
 
 _RUNS = 8
 """Runs of rows for each thread."""
 _SMALL = 1 << 14
 """Below so many numbers to read, threads cost more than they save."""
+_ALL_BITS = (1 << 64) - 1
 
 
 class NumbaKernels:
@@ -65,6 +67,29 @@ class NumbaKernels:
         _run(loops.extremes_gradient, grouped, (grouped.other, table, best, share, width, out), 2 * width)
         return out
 
+    def dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        shape, out = mask.shape_of(x), torch.empty_like(x)  # in memory as torch's element-wise ops leave it
+        dense = out if out.is_contiguous() else torch.empty_like(x, memory_format=torch.contiguous_format)
+        _run_rows(loops.dropout, shape, (x, _ids(mask, shape), *shape[::2], *_numbers(x, mask), dense))
+        return out if dense is out else out.copy_(dense)
+
+    def relu_dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        dense, shape = x.contiguous(), mask.shape_of(x)
+        outer, rows, inner = shape
+        done = x.new_empty((outer, rows, (inner + 3) // 4), dtype=torch.uint8)
+        arguments = (dense, _ids(mask, shape), outer, inner, *_numbers(x, mask), done)
+        _run_rows(loops.relu_dropout, shape, arguments)
+        if not x.is_contiguous():
+            x.copy_(dense)
+        return done
+
+    def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
+        outer, rows, inner = shape = mask.shape_of(grad)
+        out = torch.empty_like(grad, memory_format=torch.contiguous_format)
+        scale = _numbers(grad, mask)[-1]
+        _run_rows(loops.relu_dropout_gradient, shape, (grad, done, rows, outer, inner, scale, out))
+        return out
+
 
 def _width(table: Tensor) -> int:
     """How many numbers a row has."""
@@ -83,6 +108,30 @@ def _run(loop: Callable[..., None], grouped: Grouped, args: tuple[Any, ...], wor
     runs = [_pool(threads).submit(loop, starts, *arrays, lo, hi) for lo, hi in pairwise(bounds) if hi > lo]
     for run in runs:
         run.result()
+
+
+def _run_rows(loop: Callable[..., None], shape: tuple[int, int, int], args: tuple[Any, ...]) -> None:
+    """Run a loop over the elements of all rows of ``[outer, rows, inner]``."""
+    outer, rows, inner = shape
+    arrays = [_flat(a) if isinstance(a, Tensor) else a for a in args]
+    threads = torch.get_num_threads()
+    if threads == 1 or outer * rows * inner < _SMALL:
+        loop(*arrays, 0, rows)
+        return
+    bounds = [rows * i // threads for i in range(threads + 1)]
+    runs = [_pool(threads).submit(loop, *arrays, lo, hi) for lo, hi in pairwise(bounds) if hi > lo]
+    for run in runs:
+        run.result()
+
+
+def _ids(mask: Mask, shape: tuple[int, int, int]) -> Tensor:
+    return torch.arange(shape[1]) if mask.ids is None else mask.ids
+
+
+def _numbers(x: Tensor, mask: Mask) -> tuple[Any, Any, Any]:
+    """Where the random numbers start, from which on an element is kept, and the scale in x's dtype."""
+    scale: Any = mask.scale(x.dtype).numpy()
+    return np.uint64(mask.start & _ALL_BITS), np.uint64(mask.threshold << 11), scale[0]
 
 
 def _flat(tensor: Tensor) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphshard.kernels import dropout_loops
 from graphshard.kernels.edge_loops import dot_rows, softmax_gradient_row, softmax_row, sum_rows
 from graphshard.kernels.extreme_loops import hit_rows, largest_rows, smallest_rows
 from graphshard.kernels.machine_code import Loop
@@ -90,3 +91,8 @@ def extremes_gradient(
     """``out[j] = sum of share[i] * (table[j] == best[i])`` over the rows i = ``col[p]`` that read j."""
     for j in range(lo, hi):
         hit_rows(out, table, j * width, best, share, width, col, rowptr[j], rowptr[j + 1])
+
+
+dropout = Loop(dropout_loops.dropout)
+relu_dropout = Loop(dropout_loops.relu_dropout)
+relu_dropout_gradient = Loop(dropout_loops.relu_dropout_gradient)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from graphshard.kernels.masks import Mask
+from graphshard.kernels.random_bits import random_bits
 from graphshard.kernels.structure import Grouped, by_group, by_number
 
 _PIECE = 1 << 16
 """Edges whose features are gathered at once, where a tensor of all edges by features would be too large."""
+
+_DRAWN = 1 << 20
+"""Elements whose random bits are drawn at once."""
 
 
 class TorchKernels:
@@ -58,6 +64,52 @@ class TorchKernels:
         group, other = _group(grouped), grouped.other[: grouped.edges]
         taken = share[other] * (table[group] == best[other])
         return torch.zeros_like(table).index_add(0, group, taken)
+
+    def dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        out = torch.empty_like(x)
+        for part, keep in _kept(x, mask):
+            part(out).copy_(part(x) * (keep.to(x.dtype) / (1 - mask.p)))
+        return out
+
+    def relu_dropout(self, x: Tensor, mask: Mask) -> Tensor:
+        done = torch.empty_like(x, dtype=torch.uint8)
+        for part, keep in _kept(x, mask):
+            rectified = torch.relu(part(x))
+            part(done).copy_(torch.where(rectified <= 0, _NOT_POSITIVE, _DROPPED + keep))
+            part(x).copy_(rectified * (keep.to(x.dtype) / (1 - mask.p)))
+        return done
+
+    def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
+        out = grad * ((done == _KEPT).to(grad.dtype) / (1 - mask.p))
+        return out.masked_fill_(done == _NOT_POSITIVE, 0)
+
+
+_NOT_POSITIVE, _DROPPED, _KEPT = 0, 1, 2  # what a rectifier and a dropout did to an element
+
+
+def _kept(x: Tensor, mask: Mask) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """Pieces of a tensor's rows, as views to take of it, and which of their elements are kept.
+
+    Random bits are int64, and several are at work for each: of all elements at once they would take many times the
+    tensor's own memory.
+    """
+    _, rows, _ = mask.shape_of(x)
+    width = x.numel() // max(rows, 1)
+    ids = torch.arange(rows, device=x.device) if mask.ids is None else mask.ids
+    step = max(1, _DRAWN // max(width, 1))
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        bits = random_bits(ids[first : first + count], width, mask.key, mask.site)
+        keep = bits >= mask.threshold
+        if not x.dim():
+            yield lambda t: t, keep.view(())
+            continue
+        trailing = x.movedim(mask.dim, 0).shape[1:]
+
+        def part(t: Tensor, first: int = first, count: int = count) -> Tensor:
+            return t.narrow(mask.dim, first, count)
+
+        yield part, keep.view(count, *trailing).movedim(0, mask.dim)
 
 
 def _matmul(grouped: Grouped, values: Tensor, table: Tensor) -> Tensor:

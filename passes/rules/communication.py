@@ -131,7 +131,7 @@ def global_count(call: Call) -> Placement:
 
 
 def dropout_rows(call: Call) -> Placement:
-    """A dropout by global row ids keeps its rows."""
+    """A dropout by global row ids keeps its rows, with a rectifier before it or without."""
     placed = call.values(call["arg0"])
     _see_plan(call)
     return Placed(placed.dims)
@@ -179,7 +179,9 @@ RULES: dict[str, Rule] = {
     "graphshard.local_ops.add_product": in_place,
     "graphshard.local_ops.project_weight": project_weight,
     "graphshard.local_ops.global_count": global_count,
-    "graphshard.local_ops.dropout_rows": dropout_rows,
+    "graphshard.dropout.dropout_rows": dropout_rows,
+    "graphshard.dropout.relu_dropout": dropout_rows,
+    "graphshard.dropout.relu_dropout_in_place": dropout_rows,
     "graphshard.local_ops.random_like": random_like,
     "graphshard.local_ops.join_ids": join_ids,
     "graphshard.combined.merged_sync": merged_sync,

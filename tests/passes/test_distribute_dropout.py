@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from programs import check_pass, model_of
 from torch import Tensor, nn
 
-from graphshard import local_ops
+from graphshard import dropout
 from graphshard.passes.distribute_dropout import DistributeDropout
 
 
@@ -24,7 +24,7 @@ def test_three_sites() -> None:
         "index index dropout_rows sum dropout_rows index sum add dropout_rows slice add",
         edits=3,
     )
-    sites = [n.args[5] for n in program.graph.nodes if n.target is local_ops.dropout_rows]
+    sites = [n.args[5] for n in program.graph.nodes if n.target is dropout.dropout_rows]
     assert sorted(sites) == [0, 1, 2]
     assert [n.args[1].name for n in program.graph.nodes if n.name == "dropout_1"] == ["owned_ids"]
 
@@ -43,7 +43,7 @@ def test_dropout_of_a_dropout() -> None:
         "dropout_rows sum dropout_rows dropout_rows sum add sum add",
         edits=3,
     )
-    rows = [n for n in program.graph.nodes if n.target is local_ops.dropout_rows]
+    rows = [n for n in program.graph.nodes if n.target is dropout.dropout_rows]
     assert [n.args[5] for n in rows] == [0, 1, 2]
     assert all(n.args[1].name == "edge_ids" for n in rows)
 
@@ -55,7 +55,7 @@ def test_eval_mode_has_nothing_to_do() -> None:
 
 def _keep(ids: torch.Tensor, width: int, p: float, step: int = 0, site: int = 0) -> torch.Tensor:
     ones = torch.ones(ids.numel(), width, dtype=torch.float64)
-    return local_ops.dropout_rows(ones, ids, 0, p, (5, step), site) != 0
+    return dropout.dropout_rows(ones, ids, 0, p, (5, step), site) != 0
 
 
 def test_a_mask_keeps_what_p_says_and_differs_between_sites_and_steps() -> None:
@@ -76,4 +76,4 @@ def test_a_mask_does_not_depend_on_the_order_of_rows() -> None:
 
 def test_a_large_seed() -> None:
     x = torch.ones(4, 2)
-    local_ops.dropout_rows(x, torch.arange(4), 0, 0.5, (2**64 - 1, 1), 0)
+    dropout.dropout_rows(x, torch.arange(4), 0, 0.5, (2**64 - 1, 1), 0)

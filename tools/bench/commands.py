@@ -1,4 +1,4 @@
-"""``graphshard bench``: the three benchmarks as subcommands; each writes NAME.json and NAME.svg to a folder."""
+"""``graphshard bench``: the benchmarks as subcommands; each writes NAME.json and NAME.svg to a folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from graphshard.tools import output
 if TYPE_CHECKING:
     from graphshard.tools.bench.generate import Shape
     from graphshard.tools.bench.kernels import Timing
+    from graphshard.tools.bench.memory import Footprint
     from graphshard.tools.bench.systems import Measured
 
 OutOption = Annotated[Path, typer.Option(help="Folder for the JSON and the picture.")]
@@ -109,6 +110,39 @@ def kernels(
     _picture(out, "kernels", title, groups, bars, "ms (log scale)")
 
 
+def memory(
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 490_000,
+    edges: EdgesOption = 24_700_000,
+    ranks: Annotated[int, typer.Option(help="Processes of graphshard.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Pairs of counted steps, after three to warm up.", min=1)] = 1,
+    seed: SeedOption = 0,
+) -> None:
+    """Peak memory of a rank, and of PyG with the whole graph: GraphSAGE, 3 layers, with dropout and without."""
+    import tempfile
+
+    from graphshard.tools.bench import memory as bench
+    from graphshard.tools.bench.systems import write_graph
+
+    shape = _shape(nodes, edges)
+
+    def report(model: str, label: str, one: Footprint) -> None:
+        output.show(
+            f"{bench.MODELS[model]:<12} {label:<36}{one.peak:8.2f} GiB a process{one.above:8.2f} above the start"
+            f"{one.median:9.3f} s a step, {one.cpu:.3f} s of cores   {one.allocator}"
+        )
+
+    with tempfile.TemporaryDirectory(prefix="graphshard-bench-") as scratch:
+        write_graph(Path(scratch), shape, bench.WIDTHS, [ranks], seed)
+        found = bench.footprints(Path(scratch), ranks, _cores(), steps, report)
+    models = {m: {label: vars(one) for label, one in each.items()} for m, each in found.items()}
+    _write(out, "memory", _head(shape, seed) | {"models": models})
+    labels = next(iter(found.values()))
+    bars = {label: [found[m][label].peak for m in found] for label in labels}
+    title = f"Peak memory of a process, GraphSAGE 3 x 256, {_about(shape)}"
+    _picture(out, "memory", title, list(bench.MODELS.values()), bars, "GiB (log scale)")
+
+
 def scaling(
     out: OutOption = Path("bench"),
     nodes: NodesOption = 500_000,
@@ -159,7 +193,7 @@ def _cut_line(kind: str, row: dict[str, float]) -> str:
     )
 
 
-# ---- what the three share ----------------------------------------------------------------------------------
+# ---- what they share ---------------------------------------------------------------------------------------
 
 
 def _models(text: str) -> list[str]:

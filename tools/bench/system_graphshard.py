@@ -24,7 +24,6 @@ def build(
     ranks = int(os.environ["WORLD_SIZE"])
     for module in PRELOADED:  # this and the next, as graphshard's own launcher does for every rank
         importlib.import_module(module)
-    graphshard.keep_memory()
     if ranks > 1:
         dist.init_process_group("gloo")
     shard = graphshard.load_shard(Path(folder) / f"shards-{ranks}")

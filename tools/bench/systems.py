@@ -21,6 +21,7 @@ import torch
 
 import graphshard
 from graphshard.errors import GraphshardError
+from graphshard.memory import allocator_environment
 from graphshard.tools.bench.generate import Shape, power_law_graph
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -66,18 +67,23 @@ class Measured:
 
     Attributes:
         seconds: of every counted epoch, on the slowest rank.
+        cpu: seconds of a core that an epoch of the last turn took, of all processes together; others that run on
+            the machine change it less than they change ``seconds``.
         first: seconds of the very first epoch: capture, passes, compiling, constants of the graph.
         loss: of the first epoch.
         before: MiB held before training: programs, graph and model, of all ranks together.
         memory: MiB above that, at each one's peak.
+        peaks: MiB that each rank holds at its peak, all that it held before training included.
         sent: bytes that the rank that sends most sends in an epoch.
     """
 
     seconds: list[float] = field(default_factory=list)
+    cpu: float = 0.0
     first: float = 0.0
     loss: float = 0.0
     before: float = 0.0
     memory: float = 0.0
+    peaks: list[float] = field(default_factory=list)
     sent: int = 0
 
     @property
@@ -146,7 +152,9 @@ def _turn(ranks: list[Connection], epochs: int, into: Measured, count: bool) -> 
     seconds = [max(each) for each in zip(*(a["seconds"] for a in answers), strict=True)]
     if count:
         into.seconds.extend(seconds)
-    into.memory = sum(a["peak"] for a in answers)
+    into.memory = sum(a["peak"] - a["before"] for a in answers)
+    into.peaks = [a["peak"] for a in answers]
+    into.cpu = sum(a["cpu"] for a in answers) / epochs
     into.sent = max(a["sent"] for a in answers)
     return seconds
 
@@ -193,7 +201,11 @@ def _started(system: System, model: str, folder: Path) -> Iterator[tuple[list[Co
 
 
 def _environment(system: System, rank: int, port: int) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    # Another Python shall not look for its packages where this one does.
+    own = system.python == sys.executable
+    mine = {name: value for name, value in os.environ.items() if own or not name.startswith("PYTHON")}
+    if system.module == "graphshard":  # as its launcher does
+        mine |= allocator_environment(mine)
     return mine | {
         "RANK": str(rank),
         "WORLD_SIZE": str(system.ranks),

@@ -42,13 +42,20 @@ def serve(orchestrator: Any, system: Any, wanted: argparse.Namespace) -> None:
     forget_peak()
     orchestrator.send({"rank": int(os.environ.get("RANK", "0")), "before": before})
     while count := orchestrator.recv():
-        seconds, loss = [], 0.0
+        seconds, loss, cpu = [], 0.0, time.process_time()
         for _ in range(count):
             start = time.perf_counter()
             loss = step()
             seconds.append(time.perf_counter() - start)
         orchestrator.send(
-            {"seconds": seconds, "loss": loss, "peak": memory("VmHWM") - before, "sent": sent()}
+            {
+                "seconds": seconds,
+                "cpu": time.process_time() - cpu,
+                "loss": loss,
+                "before": before,
+                "peak": memory("VmHWM"),
+                "sent": sent(),
+            }
         )
     close()
 
