@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("numba")
 
 KERNELS = Path(__file__).resolve().parents[2] / "graphshard" / "kernels"
-FILES = ("edge_loops", "extreme_loops", "machine_code", "numba_kernels", "vectors")
+FILES = ("dropout_loops", "edge_loops", "extreme_loops", "machine_code", "numba_kernels", "vectors")
 
 # Row 0 reads the rows 1 and 2 of the table: sums are 1 + 2 in each column, maxima 2 with one tie.
 PROGRAM = """
