@@ -8,9 +8,6 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Environments of their own.
-if [ "${1:-}" = versions ]; then exec .ci/versions "${@:2}"; fi
-
 # Install graphshard with some of its extras into .venv, unless that was done since they last changed.
 install() {
     local extras=$1 ready=.venv/ready-$1
@@ -35,6 +32,7 @@ case "$job" in
         .venv/bin/mypy
         exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
         ;;
+    versions) exec .ci/versions "$@" ;; # in environments of their own
     help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
     bench | coverage)
         install dev

@@ -9,14 +9,13 @@ value is computed from a trainable parameter by differentiable steps, and so is 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from graphshard.errors import GraphshardError
 from graphshard.names import Key, Names, key_of, op_name, plural
 from graphshard.passes.base import Program
 from graphshard.passes.gradient_flow import gradient_flow
@@ -36,7 +35,8 @@ class Exchange:
         name: its stable name.
         kind: "halo_sync", "halo_reduce", "all_reduce", "stack_ranks" (an all-reduce of as many values as there
             are ranks; counted as one where that is not known), "global_count", or "gradient" of a parameter.
-        unit: bytes of one row of a halo exchange; of the whole tensor for any other kind.
+        unit: bytes of one row of a halo exchange; of the whole tensor for any other kind. None where a size
+            besides the rows is not known before it runs, such as the number of graphs in a batch.
         rows: halo nodes of all parts together that a halo exchange sends; None where there is no data.
         forward: whether it sends in forward.
         backward: whether it sends in backward.
@@ -48,7 +48,7 @@ class Exchange:
     key: Key
     name: str
     kind: str
-    unit: int
+    unit: int | None
     forward: bool
     backward: bool
     rows: int | None = None
@@ -75,7 +75,7 @@ class Traffic:
         """How many values are exchanged in a way, in every step."""
         return sum(e.tensors for e in self.exchanges if e.kind == kind and not e.once)
 
-    def units(self, kinds: Sequence[str], direction: str) -> list[int]:
+    def units(self, kinds: Sequence[str], direction: str) -> list[int | None]:
         """The unit of each exchange of these kinds that sends in ``"forward"`` or ``"backward"``."""
         return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction) and not e.once]
 
@@ -83,35 +83,36 @@ class Traffic:
         return [e for e in self.exchanges if e.kind in HALO and getattr(e, direction) and not e.once]
 
     def halo_bytes(self, direction: str) -> int | None:
-        """What all ranks together send in halo exchanges; None where there is no data."""
-        return None if self.halo_rows is None else sum(e.unit * (e.rows or 0) for e in self._halo(direction))
+        """What all ranks together send in halo exchanges; None without data, or where a unit is not known."""
+        return None if self.halo_rows is None else _total(map(_sent, self._halo(direction)))
 
     def reduce_bytes(self, direction: str) -> int | None:
-        """What all ranks together send in all-reduces, gradients included; None where there is no data."""
-        return (
-            None if self.parts is None else sum(map(self._ring, self.units((*REDUCE, "gradient"), direction)))
-        )
+        """What all ranks together send in all-reduces, gradients included; None as for :meth:`halo_bytes`."""
+        return None if self.parts is None else _total(self._reduced(direction))
 
-    def _ring(self, size: int) -> int:
-        assert self.parts is not None
+    def _reduced(self, direction: str) -> list[int | None]:
+        """The bytes of each all-reduce: of all ranks together or, without data, of the tensor."""
+        return list(map(self._ring, self.units((*REDUCE, "gradient"), direction)))
+
+    def _ring(self, size: int | None) -> int | None:
+        if size is None or self.parts is None:
+            return size
         return self.parts * (2 * (self.parts - 1) * size // self.parts)
 
     def note(self, exchange: Exchange) -> str:
         """``h x 64 B forward and back``, or with data ``57 rows, 3,648 B forward and back``."""
         if exchange.kind == "gradient":
-            size = exchange.unit if self.parts is None else self._ring(exchange.unit)
-            return f"{plural(exchange.tensors, 'gradient')}, {size:,} B back"
+            return f"{plural(exchange.tensors, 'gradient')}, {_bytes([self._ring(exchange.unit)])} back"
         sent = "forward and back" if exchange.backward else "forward only"
         if exchange.once:
             sent = "once for each graph"
         if exchange.wire is not None:
             sent += f" as {str(exchange.wire).removeprefix('torch.')}: inexact"
         if exchange.kind not in HALO:
-            size = exchange.unit if self.parts is None else self._ring(exchange.unit)
-            return f"{size:,} B {sent}"
+            return f"{_bytes([self._ring(exchange.unit)])} {sent}"
         if exchange.rows is None:
-            return f"h x {exchange.unit:,} B {sent}"
-        return f"{plural(exchange.rows, 'row')}, {exchange.rows * exchange.unit:,} B {sent}"
+            return f"h x {_bytes([exchange.unit])} {sent}"
+        return f"{plural(exchange.rows, 'row')}, {_bytes([_sent(exchange)])} {sent}"
 
     def notes(self) -> dict[Key, str]:
         """The note of each exchange that has a line of its own; a single gradient has none."""
@@ -129,12 +130,7 @@ class Traffic:
         found = [", ".join(plural(number, word) for number, word in counts) + " summed"]
         found += [self._direction("forward"), self._direction("backward")]
         if once := [e for e in self.exchanges if e.once and e.kind in HALO]:
-            units = sum(e.unit for e in once)
-            sizes = (
-                f"h x {units:,} B"
-                if self.halo_rows is None
-                else f"{sum(e.unit * (e.rows or 0) for e in once):,} B"
-            )
+            sizes = self._halo_text(once)
             found.append(f"once for each graph: {plural(len(once), 'halo exchange')}: {sizes}")
         if self.parts is not None:
             found.append(f"bytes of all {self.parts} ranks together, in one epoch")
@@ -146,15 +142,16 @@ class Traffic:
         return found
 
     def _direction(self, direction: str) -> str:
-        units = self.units(HALO, direction)
+        exchanges = self._halo(direction)
+        rows = "" if self.halo_rows is None else f"{plural(sum(e.rows or 0 for e in exchanges), 'row')}, "
+        halo, reduces = rows + self._halo_text(exchanges), _bytes(self._reduced(direction))
+        return f"{direction:<8} {plural(len(exchanges), 'halo exchange')}: {halo}; all-reduces: {reduces}"
+
+    def _halo_text(self, exchanges: Sequence[Exchange]) -> str:
+        """``h x 56 B``, or with data the bytes of all ranks."""
         if self.halo_rows is None:
-            halo = f"h x {sum(units):,} B"
-            reduces = sum(self.units((*REDUCE, "gradient"), direction))
-        else:
-            rows = sum(e.rows or 0 for e in self._halo(direction))
-            halo = f"{plural(rows, 'row')}, {self.halo_bytes(direction):,} B"
-            reduces = self.reduce_bytes(direction) or 0
-        return f"{direction:<8} {plural(len(units), 'halo exchange')}: {halo}; all-reduces: {reduces:,} B"
+            return f"h x {_bytes([e.unit for e in exchanges])}"
+        return _bytes(list(map(_sent, exchanges)))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -166,10 +163,33 @@ class Traffic:
             "summed_gradients": self.count("gradient"),
             "halo_rows": self.halo_rows,
             "num_parts": self.parts,
-            "row_bytes": {d: sum(self.units(HALO, d)) for d in directions},
+            "row_bytes": {d: _total(self.units(HALO, d)) for d in directions},
             "halo_bytes": {d: self.halo_bytes(d) for d in directions},
             "reduce_bytes": {d: self.reduce_bytes(d) for d in directions},
         }
+
+
+def _sent(exchange: Exchange) -> int | None:
+    """The bytes of all rows that a halo exchange sends in one direction."""
+    return None if exchange.unit is None else exchange.unit * (exchange.rows or 0)
+
+
+def _total(sizes: Iterable[int | None]) -> int | None:
+    """The sum; None where one is not known."""
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _bytes(sizes: Sequence[int | None]) -> str:
+    """``64 B``; ``64 B + ?`` where some of the bytes are not known before it runs, ``? B`` where none is."""
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(sizes):
+        return f"{sum(known):,} B"
+    return f"{sum(known):,} B + ?" if known else "? B"
 
 
 def traffic_of(
@@ -188,9 +208,6 @@ def traffic_of(
         trainable: the state_dict keys of parameters with ``requires_grad``; all by default.
         backward: whether a backward follows the forward.
         halo: ``(node set, plan)`` -> the number of halo nodes of each part, where the data is known.
-
-    Raises:
-        GraphshardError: a value that is sent has a size besides its rows that is not known before it runs.
     """
     words = names or Names([program])
     flow = gradient_flow(program, trainable) if backward else frozenset()
@@ -207,7 +224,7 @@ def traffic_of(
             rows = _rows(node, halo) if op in HALO else None
             key, name = key_of(node), words.text(node)
             ranks = len(next(iter(halo.values()))) if halo is not None and op == "stack_ranks" else 1
-            unit = _unit(node, op) * ranks
+            unit = _total([_unit(node, op)] * ranks)
             found.append(Exchange(key, name, op, unit, True, node in flow, rows, once=once))
         elif op == "replicated_input" and node in flow:
             found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
@@ -215,7 +232,7 @@ def traffic_of(
             units = [_unit(item, op) for item in node.users if item in flow]
             if units:
                 key, name = key_of(node), words.text(node)
-                found.append(Exchange(key, name, "gradient", sum(units), False, True, tensors=len(units)))
+                found.append(Exchange(key, name, "gradient", _total(units), False, True, tensors=len(units)))
     if halo is None:
         return Traffic(tuple(found))
     parts = next(iter(halo.values()))
@@ -241,13 +258,11 @@ def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -
     return None if halo is None else sum(halo[plan.halo.nodes, plan.halo.plan])
 
 
-def _unit(node: fx.Node, op: str, wire: Any = None) -> int:
+def _unit(node: fx.Node, op: str, wire: torch.dtype | None = None) -> int | None:
     if op == "global_count":
         return int(torch.int64.itemsize)
     value = node.meta["val"]
     sizes = value.shape[1:] if op in HALO else value.shape
     if not all(isinstance(size, int) for size in sizes):
-        raise GraphshardError(
-            f"the bytes of {node.name} are not known before it runs: its shape is {value.shape}"
-        )
+        return None
     return int(math.prod(sizes) * (wire or value.dtype).itemsize)

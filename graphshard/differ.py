@@ -6,7 +6,7 @@
           ... 21 unchanged
       ~   index_select_4 = index_select(view_halo, 0, select_3)             # Edges; was view
 
-Nodes correspond by their name in the graph, for every stage is a copy of the one before it with edits.
+Nodes correspond by their identity, which the copies of a program share (``passes/identity.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from torch import fx
 
 from graphshard.costs import Traffic, traffic_of
-from graphshard.names import Key, Names, marked_value, op_name, plural
+from graphshard.names import Key, Names, key_of, marked_value, op_name, plural
 from graphshard.passes.base import Program
 from graphshard.printing import Line, header, render
 
@@ -192,11 +192,11 @@ def _matched(before: Line, after: Line) -> Entry:
 
 def _marks(before: Program, after: Program) -> tuple[str, ...]:
     """What the marks on inputs and outputs say, one line for each kind."""
-    known = {value.name for node in before.graph.nodes if (value := marked_value(node)) is not None}
+    known = {key_of(value) for node in before.graph.nodes if (value := marked_value(node)) is not None}
     counts: dict[str, int] = {}
     for node in after.graph.nodes:
         value = marked_value(node)
-        if value is not None and value.name not in known:
+        if value is not None and key_of(value) not in known:
             kind = _marked(after, node, value)
             counts[kind] = counts.get(kind, 0) + 1
     says = {"output": "gradient divided by the number of ranks"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,8 @@ from graphshard.runtime import compile_captured
 from graphshard.sets import EdgeSet, Schema
 
 __all__ = ["diff"]
+
+HaloCounts = Mapping[tuple[str, str], Sequence[int]]
 
 _CONVENTION = {"x": Role.NODE, "edge_index": Role.EDGE_INDEX}
 _DTYPES = {
@@ -108,9 +110,24 @@ def diff(
             shards = _sharded(data, num_parts, roles)
             stages = DistributedModule(model, options=options).stages(shards[0])
             halo = shards.report.halo_by_plan
-        names = Names([stage.program for stage in stages])
-        trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-        traffic = traffic_of(stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo)
+    return describe(model, stages, halo=halo, between=between, train=train)
+
+
+def describe(
+    model: nn.Module, stages: Sequence[Stage], *, halo: HaloCounts | None, between: bool, train: bool
+) -> Diff:
+    """What the stages of a compilation of ``model`` changed; see :func:`diff`.
+
+    Args:
+        model: the module that was compiled.
+        stages: all of them.
+        halo: ``(node set, plan)`` -> halo nodes of each part; without it, sizes and bytes are symbols.
+        between: one diff for each pass.
+        train: whether a backward follows the forward.
+    """
+    names = Names([stage.program for stage in stages])
+    trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    traffic = traffic_of(stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo)
     return diff_pipeline(stages, names, traffic, between=between)
 
 

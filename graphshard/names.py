@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from graphshard.passes.base import Input, Program
-from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Placement, Rows, Size, Sorted
+from graphshard.passes.identity import identity_of
+from graphshard.placement import Edges, Halo, Joined, Kept, Owned, Placed, Rows, Size, Sorted
 
-Key = tuple[str, str]
-"""What makes a node of one stage the same as a node of another: its name in the graph, and its op."""
+Key = tuple[int | str, str]
+"""What makes a node of one stage the same as a node of another: its identity, and its op."""
 
 _DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 _SUFFIXES = {
@@ -42,7 +43,7 @@ def op_name(node: fx.Node) -> str:
 
 def key_of(node: fx.Node) -> Key:
     """The node's identity across the stages of one compilation."""
-    return node.name, op_name(node)
+    return identity_of(node), op_name(node)
 
 
 def is_mark(node: fx.Node) -> bool:
@@ -78,23 +79,16 @@ class Names:
         self._inputs: dict[str, str] = {}
         self._plan: set[str] = set()
         self._symbols: dict[str, str] = {}
+        self._placed: dict[Key, fx.Node] = {}
+        self._by_name: dict[fx.Graph, dict[str, fx.Node]] = {}
         for program in programs:
             self._read_inputs(program)
-        self._known = {
-            key_of(node): node.meta["placement"]
-            for program in programs
-            for node in program.graph.nodes
-            if node.meta.get("placement") is not None
-        }
+            self._read_nodes(program)
         self._names: dict[Key, str] = {}
-        self._by_node_name: dict[str, str] = {}
-        taken, counts = set(self._inputs.values()), dict[str, int]()
+        self._taken, self._counts = set(self._inputs.values()), dict[str, int]()
         for node in _merged(programs):
-            if self._is_size(node):
-                continue
-            name = self._choose(node, counts, taken)
-            taken.add(name)
-            self._names[key_of(node)] = self._by_node_name[node.name] = name
+            if not self._is_size(node):
+                self._name(node)
 
     def _read_inputs(self, program: Program) -> None:
         for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
@@ -108,7 +102,26 @@ class Names:
                     if rows is not None and isinstance(size, torch.SymInt):
                         self._symbols[str(size)] = self.size(rows)
 
-    def _choose(self, node: fx.Node, counts: dict[str, int], taken: set[str]) -> str:
+    def _read_nodes(self, program: Program) -> None:
+        """Note which nodes have a placement, the earliest of each, and which names mean which node."""
+        # A mask may be gone where rows that it kept are still there: its name is then that of a stage before.
+        named = dict(next(reversed(self._by_name.values()), {}))
+        for node in program.graph.nodes:
+            named[node.name] = node
+            if node.meta.get("placement") is not None:
+                self._placed.setdefault(key_of(node), node)
+        self._by_name[program.graph] = named
+
+    def _name(self, node: fx.Node) -> str:
+        """The name of a computed node, chosen where it has none yet."""
+        key = key_of(node)
+        if key not in self._names:
+            name = self._choose(node)
+            self._taken.add(name)
+            self._names[key] = name
+        return self._names[key]
+
+    def _choose(self, node: fx.Node) -> str:
         suffix, first = _SUFFIXES.get(op_name(node)), node.args[0] if node.args else None
         if (merged := item_of(node, "graphshard.merged_sync")) is not None:
             suffix, first = "halo", merged
@@ -117,10 +130,10 @@ class Names:
         else:
             base = op_name(node).rsplit(".", 1)[-1].strip("_")
         while True:
-            number = counts.get(base, 0)
-            counts[base] = number + 1
+            number = self._counts.get(base, 0)
+            self._counts[base] = number + 1
             name = f"{base}_{number}" if number else base
-            if name not in taken:
+            if name not in self._taken:
                 return name
 
     def text(self, node: fx.Node) -> str:
@@ -129,7 +142,7 @@ class Names:
             return self._inputs.get(node.name, node.name)
         if (value := marked_value(node)) is not None:
             return self.text(value)
-        return self.size_of(node) or self._names[key_of(node)]
+        return self.size_of(node) or self._name(node)
 
     def is_plan(self, value: Any) -> bool:
         """Whether an argument only says who sends what to whom, which is the same for every sync."""
@@ -139,21 +152,22 @@ class Names:
         """``n``, ``e``, ``e[ne]+n`` for a node that counts rows; empty for any other."""
         if not self._is_size(node):
             return ""
-        placement = self._placement(node)
-        if isinstance(placement, Size):
-            return "+".join(self.size(rows) for rows in placement.rows)
-        return self._symbols[str(node.meta["val"])]
+        twin = self._with_placement(node)
+        if twin is None:
+            return self._symbols[str(node.meta["val"])]
+        rows: tuple[Rows, ...] = twin.meta["placement"].rows
+        return "+".join(self.size(self._renamed(one, twin.graph)) for one in rows)
 
     def _is_size(self, node: fx.Node) -> bool:
-        placement = self._placement(node)
-        if placement is None:
+        twin = self._with_placement(node)
+        if twin is None:
             return isinstance(node.meta.get("val"), torch.SymInt) and str(node.meta["val"]) in self._symbols
+        placement = twin.meta["placement"]
         return isinstance(placement, Size) and bool(placement.rows) and not placement.number
 
-    def _placement(self, node: fx.Node) -> Placement | None:
-        """Its own or, where its stage has none yet, that of another stage."""
-        own: Placement | None = node.meta.get("placement")
-        return own if own is not None else self._known.get(key_of(node))
+    def _with_placement(self, node: fx.Node) -> fx.Node | None:
+        """The node itself or, where its stage has no placements yet, the same one of the first stage that has."""
+        return node if node.meta.get("placement") is not None else self._placed.get(key_of(node))
 
     def size(self, rows: Rows) -> str:
         """How many rows there are, in symbols."""
@@ -165,7 +179,7 @@ class Names:
             case Edges(name):
                 return _of("e", name)
             case Kept(inner, mask):
-                return f"{self.size(inner)}[{self._mask(mask)}]"
+                return f"{self.size(inner)}[{mask}]"
             case Joined(parts):
                 return "+".join(self.size(part) for part in parts)
             case Sorted(inner):
@@ -173,11 +187,12 @@ class Names:
 
     def type(self, node: fx.Node) -> str:
         """dtype and symbolic shape of a tensor; the kind of any other value."""
-        value, placement = node.meta.get("val"), self._placement(node)
+        value, twin = node.meta.get("val"), self._with_placement(node)
         if not isinstance(value, Tensor):
             kinds = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
             return kinds.get(type(value), type(value).__name__) if value is not None else ""
-        dims = placement.dims if isinstance(placement, Placed) else (None,) * value.dim()
+        placed = None if twin is None else self._in_words(twin)
+        dims = (None,) * value.dim() if placed is None else placed.dims
         sizes = [
             self.size(rows) if rows is not None else self._dim(size)
             for rows, size in zip(dims, value.shape, strict=True)
@@ -187,22 +202,29 @@ class Names:
     def _dim(self, size: int | torch.SymInt) -> str:
         return str(size) if isinstance(size, int) else self._symbols.get(str(size), "?")
 
-    def placement(self, placement: Placement | None) -> str:
-        """The placement with the masks' stable names; empty where there is nothing to say."""
+    def placement(self, node: fx.Node) -> str:
+        """The node's own placement, in words; empty where there is nothing to say."""
+        return str(self._in_words(node) or "")
+
+    def _in_words(self, node: fx.Node) -> Placed | None:
+        """The node's own placement, each mask by its stable name; None for what is no tensor."""
+        placement = node.meta.get("placement")
         if not isinstance(placement, Placed):
-            return ""
-        renamed = tuple(None if rows is None else self._renamed(rows) for rows in placement.dims)
-        return str(replace(placement, dims=renamed))
+            return None
+        renamed = (None if rows is None else self._renamed(rows, node.graph) for rows in placement.dims)
+        return replace(placement, dims=tuple(renamed))
 
-    def _renamed(self, rows: Rows) -> Rows:
-        if isinstance(rows, Kept):
-            return Kept(self._renamed(rows.rows), self._mask(rows.mask))
-        if isinstance(rows, Sorted):
-            return Sorted(self._renamed(rows.rows), rows.by)
-        return Joined(tuple(map(self._renamed, rows.parts))) if isinstance(rows, Joined) else rows
-
-    def _mask(self, name: str) -> str:
-        return self._by_node_name.get(name) or self._inputs.get(name, name)
+    def _renamed(self, rows: Rows, graph: fx.Graph) -> Rows:
+        """The rows with the stable name of each mask, which they call by its name in their graph."""
+        match rows:
+            case Kept(inner, mask):
+                found = self._by_name[graph].get(mask)
+                return Kept(self._renamed(inner, graph), mask if found is None else self.text(found))
+            case Joined(parts):
+                return Joined(tuple(self._renamed(part, graph) for part in parts))
+            case Sorted(inner, by):
+                return Sorted(self._renamed(inner, graph), by)
+        return rows
 
 
 def _of(symbol: str, *names: str) -> str:
@@ -228,20 +250,21 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
-def _merged(programs: Sequence[Program]) -> list[fx.Node]:
+def _merged(programs: Sequence[Program]) -> Iterator[fx.Node]:
     """The computed nodes of all stages, each once: what a stage adds comes after what it follows there."""
-    order: list[fx.Node] = []
-    keys: list[Key] = []
+    found: dict[Key, fx.Node] = {}
+    following: dict[Key | None, Key | None] = {None: None}
     for program in programs:
-        place = 0
+        place: Key | None = None
         for node in program.graph.nodes:
             if node.op != "call_function" or is_mark(node):
                 continue
             key = key_of(node)
-            if key in keys:
-                place = keys.index(key) + 1
-            else:
-                order.insert(place, node)
-                keys.insert(place, key)
-                place += 1
-    return order
+            if key not in found:
+                found[key] = node
+                following[key], following[place] = following[place], key
+            place = key
+    key = following[None]
+    while key is not None:
+        yield found[key]
+        key = following[key]

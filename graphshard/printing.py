@@ -103,7 +103,7 @@ def header(program: Program, names: Names) -> str:
     shown, counts = [], dict[str, int]()
     for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
         if spec.kind == "user":
-            shown.append(f"{spec.name} {names.type(node)} {names.placement(node.meta.get('placement'))}")
+            shown.append(f"{spec.name} {names.type(node)} {names.placement(node)}")
         elif spec.kind != "graph":
             counts[spec.kind] = counts.get(spec.kind, 0) + 1
     text = f"inputs: {', '.join(shown)}"
@@ -127,7 +127,7 @@ def _line(node: fx.Node, names: Names) -> Line:
         op.rsplit(".", 1)[-1].strip("_"),
         tuple(args),
         names.type(node),
-        names.placement(node.meta.get("placement")),
+        names.placement(node),
         _heading(node),
         _where(node),
     )

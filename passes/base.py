@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
+from graphshard.passes.identity import keep_identity
 from graphshard.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size
 
 
@@ -77,15 +78,21 @@ class Program:
         return self.module.graph
 
     def copy(self) -> Program:
-        """An independent copy: nodes are new, example values and constants are shared."""
-        graph = fx.Graph()
-        output = graph.graph_copy(self.graph, {}, return_output_node=False)
+        """An independent copy: nodes are new, example values and constants are shared.
+
+        A copied node has the identity of its original (``identity.py``).
+        """
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        output = graph.graph_copy(self.graph, copies, return_output_node=False)
         if output is not None:
             graph.output(output)
         old = [n for n in self.graph.nodes if n.op == "output"]
         new = [n for n in graph.nodes if n.op == "output"]
         for a, b in zip(old, new, strict=True):
             b.meta = copy.copy(a.meta)
+            copies[a] = b
+        for original, copied in copies.items():
+            keep_identity(original, copied)
         return replace(
             self,
             module=fx.GraphModule(self.module, graph),

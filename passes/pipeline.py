@@ -10,13 +10,14 @@ and then the passes that make it faster, each of which :class:`Options` can leav
             -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows
             -> fuse_relu_dropout -> work_in_place -> bucket_gradients -> hoist_graph_constants
 
-The pipeline alone copies, lints, recompiles and checks placements.
+The pipeline alone copies, numbers nodes, lints, recompiles and checks placements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import count
 
 from graphshard.passes.base import Pass, Program
 from graphshard.passes.bucket_gradients import BucketGradients
@@ -32,6 +33,7 @@ from graphshard.passes.free_constants import FreeConstants
 from graphshard.passes.fuse_relu_dropout import FuseReluDropout
 from graphshard.passes.globalize_ids import GlobalizeIds
 from graphshard.passes.hoist_graph_constants import HoistGraphConstants
+from graphshard.passes.identity import number_nodes
 from graphshard.passes.infer_placement import InferPlacement, check_placed
 from graphshard.passes.insert_all_reduce import InsertAllReduce
 from graphshard.passes.insert_halo_sync import InsertHaloSync
@@ -160,14 +162,16 @@ class Pipeline:
             UnsupportedOperation: the model cannot be distributed exactly.
             PlacementError: a pass left something to do, or a graph that does not lint.
         """
-        current = program.copy()
-        stages = [Stage("capture", 0, program.copy())]
+        current, numbers = program.copy(), count()
+        number_nodes(current.graph, numbers)
+        stages = [Stage("capture", 0, current.copy())]
         refresh = InferPlacement()
         for step in self.passes:
             edits = step.run(current)
             current.graph.eliminate_dead_code()
             current.graph.lint()
             refresh.run(current)
+            number_nodes(current.graph, numbers)
             stages.append(Stage(step.name, edits, current.copy()))
         check_placed(current)
         stages[-1].program.module.recompile()

@@ -80,7 +80,6 @@ def test_forward_rows_go_out_and_backward_gradients_come_home() -> None:
 def test_every_value_and_gradient_equals_the_single_machine(conv: str, syncs: int) -> None:
     torch.manual_seed(0)
     model = TwoLayers(getattr(pyg, conv))
-    assert graphshard.verify(model, graph(), 2, method=PARTS).passed
     report = graphshard.verify(model, graph(), 2, method=PARTS, options=graphshard.Options.none())
     assert report.passed, report.failures
     assert {r.name for r in report.rows if r.kind == "gradient"} == dict(model.named_parameters()).keys()

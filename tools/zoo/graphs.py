@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphshard.assign import metis
 from graphshard.graphdata import GraphData, as_graph_data
-from graphshard.partitioning import partition
+from graphshard.partitioning import ShardedGraph, partition
 from graphshard.shard import Shard
 from graphshard.tools.zoo.configuration import CLASSES, EDGE_FEATURES, FEATURES, HIDDEN
 
@@ -51,9 +51,13 @@ class Cut:
     graph: GraphData
     assignment: Tensor
 
+    def sharded(self) -> ShardedGraph:
+        """The three parts, with a report."""
+        return partition(self.graph, PARTS, method=self.assignment)
+
     def shards(self) -> list[Shard]:
         """The three parts."""
-        return list(partition(self.graph, PARTS, method=self.assignment))
+        return list(self.sharded())
 
     def whole(self) -> Shard:
         """The graph as a single part."""

@@ -1,4 +1,4 @@
-"""Run one configuration: simulated ranks against one machine, on a few graphs."""
+"""Run one configuration: simulated ranks against one machine, on a few graphs, and its program as text."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,8 +20,11 @@ from graphshard.check.faults import Fault
 from graphshard.check.report import Row
 from graphshard.check.verify import Parts, Prepared, Setting, Verification
 from graphshard.errors import CaptureError, UnsupportedOperation
+from graphshard.inspect_model import HaloCounts, describe
 from graphshard.node_parameters import sets_of
+from graphshard.passes.pipeline import Options
 from graphshard.roles import as_member
+from graphshard.runtime import compile_captured
 from graphshard.tools.zoo.configuration import Configuration
 from graphshard.tools.zoo.graphs import ROLES, cut_graph
 
@@ -135,9 +139,12 @@ def _failures(
     rows: list[Row] = []
     for seed in seeds:
         cut = cut_graph(seed, names, edges=configuration.edges)
-        parts = Parts(cut.whole(), cut.shards())
+        sharded = cut.sharded()
+        parts = Parts(cut.whole(), list(sharded))
         run = Verification(base, parts, setting, prepared[True])
         rows += run.on_threads(fault, timeout=60.0)
+        if prepared[True] is None:
+            render_all(run.prepared, sharded.report.halo_by_plan)
         prepared[True] = run.prepared
         if run.prepared.compiled.has_dropout:
             plain = prepared[False] or run.prepared.without_dropout()
@@ -146,6 +153,19 @@ def _failures(
     if not rows:
         raise AssertionError("nothing was compared")
     return [row for row in rows if not row.passed]
+
+
+def render_all(prepared: Prepared, halo: HaloCounts) -> None:
+    """Render the program as ``graphshard diff`` does with each of its options: it never raises.
+
+    Args:
+        prepared: the model and its stages.
+        halo: the halo nodes of each part; rendered with these and without.
+    """
+    compiled, train = prepared.compiled, prepared.setting.training
+    plain = compile_captured(compiled.captured, Options.none()).stages
+    for stages, counts, between in product((compiled.stages, plain), (None, halo), (False, True)):
+        str(describe(prepared.model, stages, halo=counts, between=between, train=train))
 
 
 def _describe(row: Row) -> str:
