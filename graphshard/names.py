@@ -254,8 +254,9 @@ def _merged(programs: Sequence[Program]) -> Iterator[fx.Node]:
     """The computed nodes of all stages, each once: what a stage adds comes after what it follows there."""
     found: dict[Key, fx.Node] = {}
     following: dict[Key | None, Key | None] = {None: None}
+    place: Key | None
     for program in programs:
-        place: Key | None = None
+        place = None
         for node in program.graph.nodes:
             if node.op != "call_function" or is_mark(node):
                 continue
@@ -264,7 +265,7 @@ def _merged(programs: Sequence[Program]) -> Iterator[fx.Node]:
                 found[key] = node
                 following[key], following[place] = following[place], key
             place = key
-    key = following[None]
-    while key is not None:
-        yield found[key]
-        key = following[key]
+    place = following[None]
+    while place is not None:
+        yield found[place]
+        place = following[place]

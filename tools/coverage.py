@@ -36,6 +36,8 @@ def coverage(
 ) -> None:
     """Run PyG's layers and models on simulated ranks and compare each with one machine.
 
+    Each program is shown too, as `graphshard diff` does in all its forms; one that cannot be is wrong.
+
     The exit code is 1 if any is wrong, or if one is not exact that the record says is.
     """
     from graphshard.tools.zoo import configurations, tables
