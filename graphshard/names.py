@@ -254,9 +254,8 @@ def _merged(programs: Sequence[Program]) -> Iterator[fx.Node]:
     """The computed nodes of all stages, each once: what a stage adds comes after what it follows there."""
     found: dict[Key, fx.Node] = {}
     following: dict[Key | None, Key | None] = {None: None}
-    place: Key | None
     for program in programs:
-        place = None
+        place: Key | None = None
         for node in program.graph.nodes:
             if node.op != "call_function" or is_mark(node):
                 continue
@@ -265,7 +264,7 @@ def _merged(programs: Sequence[Program]) -> Iterator[fx.Node]:
                 found[key] = node
                 following[key], following[place] = following[place], key
             place = key
-    place = following[None]
-    while place is not None:
-        yield found[place]
-        place = following[place]
+    last = following[None]
+    while last is not None:
+        yield found[last]
+        last = following[last]
