@@ -22,6 +22,8 @@ pytest.importorskip("torch_geometric")
 
 from graphshard.tools.cli import app
 
+pytestmark = pytest.mark.versions
+
 SHELL = [(block, command) for block in blocks("sh") for command in block.commands()]
 DO_JOBS = re.findall(r"^ {4}(\w+)\)", (ROOT / "do").read_text(), re.MULTILINE)
 RUN_BY_TEST_EXAMPLES = ("examples/train_gcn.py", "examples/five_nodes.py")

@@ -16,6 +16,8 @@ pytest.importorskip("torch_geometric")
 
 from torch_geometric.datasets import KarateClub
 
+pytestmark = pytest.mark.versions
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 Losses = list[float]
