@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphshard.api import DistributedModule, distribute
+    from graphshard.capture.replacements import replace
     from graphshard.check.report import Report
     from graphshard.check.verify import verify
     from graphshard.differ import Diff
@@ -66,12 +67,14 @@ __all__ = [
     "mean",
     "partition",
     "register_rule",
+    "replace",
     "sum",
     "verify",
 ]
 
 _HOMES = {
     "api": ("DistributedModule", "distribute"),
+    "capture.replacements": ("replace",),
     "check.report": ("Report",),
     "check.verify": ("verify",),
     "differ": ("Diff",),

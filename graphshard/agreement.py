@@ -73,7 +73,7 @@ def facts_of(call: Call) -> Facts:
     """All that must be equal on all ranks, but the values of parameters and buffers."""
     bound = call.bound
     return {
-        "graphshard's version": __version__,
+        "graphshard's version": str(__version__),
         "torch's version": torch.__version__,
         "torch's default dtype": str(torch.get_default_dtype()),
         "the partition (of one save, or of equal data cut alike)": bound.shard.partition_id,

@@ -21,6 +21,7 @@ from torch import Tensor
 from graphshard.errors import DataError
 from graphshard.graphdata import GraphData, as_graph_data
 from graphshard.node_task import EDGE_KEYS, MASKS, from_tensors, hetero_task
+from graphshard.plain_pickle import check_plain_pickle
 
 _NPZ_KEYS = {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
 _PLANETOID_PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
@@ -72,7 +73,10 @@ def parse_options(spec: str, argument: str, pairs: list[str]) -> Options:
 
 
 def read_planetoid(options: Options) -> GraphData:
-    """``NAME?root=PATH``: the raw files, read in place. PyG's dataset class would write beside them."""
+    """``NAME?root=PATH``: the raw files, read in place. PyG's dataset class would write beside them.
+
+    They are pickles, which PyG loads: only once it is known that they hold arrays and sparse matrices alone.
+    """
     (root,) = options.read(root="data")
     name = options.argument
     folder = Path(root) / name / "raw"
@@ -83,6 +87,9 @@ def read_planetoid(options: Options) -> GraphData:
     missing = [part for part in _PLANETOID_PARTS if not (folder / f"ind.{prefix}.{part}").is_file()]
     if not name or missing:
         raise DataError(f"{folder} holds no planetoid data: ind.{prefix}.{(missing or ['*'])[0]} is missing")
+    for part in _PLANETOID_PARTS:
+        if part != "test.index":  # a text
+            check_plain_pickle(folder / f"ind.{prefix}.{part}")
     try:
         with redirect_stdout(io.StringIO()):
             data = pyg.read_planetoid_data(str(folder), prefix)

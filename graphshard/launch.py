@@ -1,20 +1,21 @@
-"""Real ranks on this machine: a gloo process each, started and watched by torch's elastic launcher.
+"""Real ranks on this machine: a gloo process each.
 
 ::
 
     launch(fn, 2) --> forkserver, torch imported once --+--> rank 0: gloo, fn(*args), result --+
                                                         +--> rank 1: gloo, fn(*args), result --+--> list
 
-The processes leave notes in a folder of the run: what went wrong, when, and where a rank was when its time
-was over. From these one `GraphshardError` names the rank that failed first. A rank that fails waits a moment
-before it exits: it may have failed because a peer died, and the launcher shall see the dead one first.
+Nobody else gets in: ranks find each other through a file in a folder of the run that only its owner can read, gloo
+listens on the loopback interface alone, and results come back as files of that folder.
+
+The processes leave notes there as well: what went wrong, when, and where a rank was when its time was over. From
+these one `GraphshardError` names the rank that failed first. A rank that fails waits a moment before it exits: it
+may have failed because a peer died, and the launching process shall see the dead one first.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import json
-import logging
 import math
 import multiprocessing
 import os
@@ -24,24 +25,23 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from graphshard.errors import GraphshardError
 from graphshard.memory import with_allocator
+from graphshard.rank_notes import explain, leave_note, write_whole
 
 __all__ = ["launch"]
 
@@ -49,13 +49,15 @@ T = TypeVar("T")
 
 PRELOADED = ["graphshard.launch", "graphshard.kernels.preloaded", "torch.export._trace"]
 """What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
-_POLL_SECONDS = 0.05
-# A rank whose peer died fails within milliseconds of it; many polls later the launcher has seen the dead one.
+# A rank whose peer died fails within milliseconds of it; the launching process then sees the dead one first.
 _LINGER_SECONDS = 1.0
 # Past the process group's own timeout, which names the operation that waited.
 _GRACE_SECONDS = 5.0
-# The launcher gives each process its own values of these; the caller's must not replace them.
-_LAUNCHER_ENV = ("TORCHELASTIC_", "TORCH_NCCL_", "MASTER_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE")
+# From a polite end of the other ranks to a hard one.
+_STOP_SECONDS = 10.0
+_LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
+# A job that this process may be a rank of; its own ranks are of another.
+_OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class _Job:
     payload: bytes
     folder: str
     env: dict[str, str]
+    world_size: int
     threads: int
     timeout: float
     run_timeout: float
@@ -101,20 +104,13 @@ def launch(
     if world_size < 1:
         raise GraphshardError(f"a launch needs at least one rank, not {world_size}")
     payload = _pack(fn, args)
-    with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as folder, ExitStack() as stack:
-        for guard in (_restored_signals(), _restored_env(), _quiet_launcher(), _hidden_main()):
-            stack.enter_context(guard)
-        limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
-        job = _Job(payload, folder, dict(os.environ), _threads_per_rank(world_size), timeout, limit)
-        try:
-            results = elastic_launch(_config(world_size, folder, timeout), _run_rank)(job)
-        except ChildFailedError as error:
-            raise GraphshardError(_explain(error, Path(folder), world_size)) from None
-        except SignalException as error:
-            if error.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise
-    return [pickle.loads(results[rank]) for rank in range(world_size)]
+    limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
+    with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as name:  # only its owner can read it
+        job = _Job(payload, name, _environment(), world_size, _threads_per_rank(world_size), timeout, limit)
+        folder = Path(name)
+        with _signals_end_this_process():
+            _run(job)
+        return [pickle.loads(_result(folder, rank).read_bytes()) for rank in range(world_size)]
 
 
 def _pack(fn: Callable[..., Any], args: Sequence[Any]) -> bytes:
@@ -144,74 +140,89 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _config(world_size: int, folder: str, timeout: float) -> LaunchConfig:
-    start_method = "spawn"
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        start_method = "forkserver"
-        # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-        multiprocessing.set_forkserver_preload(PRELOADED)
-        with with_allocator():
-            forkserver.ensure_running()
-    return LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=world_size,
-        run_id=uuid.uuid4().hex,
-        role="rank",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        rdzv_configs={"timeout": max(1, int(timeout))},
-        local_addr="localhost",  # a name lookup of this host can take seconds
-        max_restarts=0,
-        monitor_interval=_POLL_SECONDS,
-        start_method=start_method,
-        logs_specs=DefaultLogsSpecs(log_dir=str(Path(folder) / "logs")),
-    )
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_JOB}
+
+
+def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context.ForkServerContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    with with_allocator():
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
+def _run(job: _Job) -> None:
+    """Start every rank and wait for all results; whatever happens, no process is left behind.
+
+    Raises:
+        GraphshardError: a rank failed.
+    """
+    context = _context()
+    processes: list[BaseProcess] = []
+    try:
+        with _hidden_main():
+            for rank in range(job.world_size):
+                process = context.Process(target=_run_rank, args=(job, rank), name=f"rank {rank}")
+                process.start()
+                processes.append(process)
+        failed = _first_failure(processes, Path(job.folder))
+        if failed is not None:
+            code = processes[failed].exitcode or 0
+            raise GraphshardError(explain(failed, code, Path(job.folder), job.world_size))
+    finally:
+        _stop(processes)
+
+
+def _first_failure(processes: Sequence[BaseProcess], folder: Path) -> int | None:
+    """The rank that ended without a result, of several the one that could not say why; None where all have one."""
+    running = {process.sentinel: rank for rank, process in enumerate(processes)}
+    while running:
+        ready = wait(list(running))
+        ended = [running.pop(sentinel) for sentinel in list(running) if sentinel in ready]
+        for rank in ended:
+            processes[rank].join()
+        failed = [r for r in ended if processes[r].exitcode != 0 or not _result(folder, r).exists()]
+        if failed:
+            return min(failed, key=lambda rank: (folder / f"{rank}.error").exists())
+    return None
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    end = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        process.close()
 
 
 # ---- what launching must leave as it was -------------------------------------------------------------------
 
 
 @contextmanager
-def _restored_signals() -> Iterator[None]:
-    """The launcher installs handlers, in the main thread, and leaves them."""
+def _signals_end_this_process() -> Iterator[None]:
+    """What would end this process at once raises instead, so that its ranks end with it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
+    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL]
+    for number in ending:
+        signal.signal(number, _exit_on)
     try:
         yield
     finally:
-        for number, handler in kept.items():
-            if handler is not None:
-                signal.signal(number, handler)
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
 
 
-@contextmanager
-def _restored_env() -> Iterator[None]:
-    name = "TORCHELASTIC_SIGNALS_TO_HANDLE"
-    kept = os.environ.get(name)
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
-        if kept is not None:
-            os.environ[name] = kept
-
-
-@contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """The launcher logs a failed rank with a traceback of its own; the error raised says more."""
-    names = ("distributed.elastic.multiprocessing.api", "distributed.elastic.agent.server.api")
-    loggers = [logging.getLogger(f"torch.{name}") for name in (*names, "multiprocessing.spawn")]
-    kept = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, kept, strict=True):
-            logger.setLevel(level)
+def _exit_on(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # what a shell reports of a process that the signal ended
 
 
 def _main_is_importable() -> bool:
@@ -238,18 +249,19 @@ def _hidden_main() -> Iterator[None]:
 # ---- in a rank's process -----------------------------------------------------------------------------------
 
 
-def _run_rank(job: _Job) -> bytes:
-    """One rank, from start to its pickled result. Leaves a note and exits where anything goes wrong."""
-    rank, folder = int(os.environ["RANK"]), Path(job.folder)
+def _run_rank(job: _Job, rank: int) -> None:
+    """One rank, from start to the file of its result. Leaves a note and exits where anything goes wrong."""
+    folder = Path(job.folder)
+    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     (folder / f"{rank}.started").touch()
     with open(folder / f"{rank}.stuck", "w") as stuck:
         if job.run_timeout < math.inf:
             # In C, so it also ends a process that never returns to Python; exits with status 1.
             faulthandler.dump_traceback_later(job.run_timeout, exit=True, file=stuck)
         try:
-            return _call(job)
+            write_whole(_result(folder, rank), _call(job, rank))
         except BaseException as error:
-            _leave_note(folder, rank, error)
+            leave_note(folder, rank, error)
             time.sleep(_LINGER_SECONDS)
             sys.stdout.flush()
             sys.stderr.flush()
@@ -258,59 +270,32 @@ def _run_rank(job: _Job) -> bytes:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _call(job: _Job) -> bytes:
+def _end_with_the_launcher() -> None:
+    """A launching process that was killed could not stop its ranks."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        launcher.join()
+        os._exit(1)
+
+
+def _call(job: _Job, rank: int) -> bytes:
     # A forkserver keeps the environment it was started with.
-    os.environ.update({k: v for k, v in job.env.items() if not k.startswith(_LAUNCHER_ENV)})
+    os.environ.update(job.env)
+    for name, number in (("RANK", rank), ("WORLD_SIZE", job.world_size)):
+        os.environ[name] = os.environ[f"LOCAL_{name}"] = str(number)
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
+    os.environ["GLOO_SOCKET_IFNAME"] = _LOOPBACK
     torch.set_num_threads(job.threads)
     fn, args = pickle.loads(job.payload)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=job.timeout))
+    limit = timedelta(seconds=job.timeout)
+    store = dist.FileStore(str(Path(job.folder) / "store"), job.world_size)  # type: ignore[attr-defined]
+    store.set_timeout(limit)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.world_size, timeout=limit)
     result = pickle.dumps(fn(*args))
     dist.barrier()  # a rank that leaves early would break the connections of the others
     dist.destroy_process_group()
     return result
 
 
-def _leave_note(folder: Path, rank: int, error: BaseException) -> None:
-    note = {
-        "time": time.time(),
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    draft = folder / f"{rank}.draft"
-    draft.write_text(json.dumps(note))
-    draft.rename(folder / f"{rank}.error")  # never seen half written
-
-
-# ---- what went wrong ---------------------------------------------------------------------------------------
-
-
-def _explain(error: ChildFailedError, folder: Path, world_size: int) -> str:
-    """One message that names the rank that failed first."""
-    rank, failure = error.get_first_failure()
-    notes = {}
-    for other in range(world_size):
-        if (path := folder / f"{other}.error").exists():
-            notes[other] = json.loads(path.read_text())
-    if rank not in notes:
-        return _explain_silent(rank, failure, folder, world_size)
-    first = min(notes, key=lambda r: notes[r]["time"])
-    silent = [other for other in range(world_size) if other not in notes]
-    return (
-        f"rank {first} of {world_size} failed: {notes[first]['error']}\n\n{notes[first]['traceback']}"
-        f"Stopped without an error of their own: {', '.join(f'rank {r}' for r in silent) or 'none'}"
-    )
-
-
-def _explain_silent(rank: int, failure: ProcessFailure, folder: Path, world_size: int) -> str:
-    name, stuck = f"rank {rank} of {world_size}", folder / f"{rank}.stuck"
-    if not (folder / f"{rank}.started").exists():
-        return (
-            f"{name} could not start (exit code {failure.exitcode}); its output says why. "
-            'In a script, call launch only under `if __name__ == "__main__":`'
-        )
-    if stuck.exists() and stuck.stat().st_size:
-        return f"{name} was stopped, its time was over:\n\n{stuck.read_text().rstrip()}"
-    if failure.exitcode < 0:
-        return f"{name} died: killed by signal {-failure.exitcode} ({failure.signal_name()})"
-    return f"{name} died: the process exited with code {failure.exitcode}"
+def _result(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.result"

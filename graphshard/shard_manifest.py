@@ -46,4 +46,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("sha256") != manifest_checksum(manifest):
         raise ShardError(f"{file} is damaged: its checksum does not fit its content")
+    if not _lists_all_ranks(manifest):
+        raise ShardError(f"{file} does not say which file is of which rank: run `graphshard partition` again")
     return manifest
+
+
+def _lists_all_ranks(manifest: dict[str, Any]) -> bool:
+    size, ranks = manifest.get("world_size"), manifest.get("ranks")
+    if not isinstance(size, int) or size < 1 or not isinstance(ranks, list) or len(ranks) != size:
+        return False
+    return all(isinstance(entry, dict) and {"file", "size", "sha256"} <= entry.keys() for entry in ranks)

@@ -63,6 +63,26 @@ PRODUCTS: dict[str, Expression] = {
     "einsum, outer per row": lambda v: torch.einsum("ni,nj->nij", v.h, v.g),
     "tensordot": lambda v: torch.tensordot(v.h, v.table, dims=([1], [0])),
     "tensordot over rows": lambda v: torch.tensordot(v.h, v.g, dims=([0], [0])),
+    "tensordot of a middle dim": lambda v: torch.tensordot(
+        v.h.view(-1, 3, 2), v.table.view(2, 3, 4), ([1], [1])
+    ),
+    "tensordot of the last dims by their number": lambda v: torch.tensordot(
+        v.h.view(-1, 2, 3), v.table.view(2, 3, 4), 2
+    ),
+    "tensordot of negative dims": lambda v: torch.tensordot(
+        v.m.view(-1, 2, 3), v.table.view(2, 3, 4), dims=((-2,), (-3,))
+    ),
+    "tensordot of two dims, crossed": lambda v: torch.tensordot(
+        v.m.view(-1, 2, 3), v.table.view(3, 2, 4), dims=([1, 2], [1, 0])
+    ),
+    "tensordot with the rows on the right": lambda v: torch.tensordot(
+        v.table.view(3, 2, 4), v.h.view(-1, 3, 2), ((0,), (1,))
+    ).permute(2, 0, 1, 3),
+    "tensordot over rows and a dim": lambda v: torch.tensordot(
+        v.h.view(-1, 2, 3), v.g.view(-1, 3, 2), ([0, 2], [0, 1])
+    ),
+    "tensordot of no dim": lambda v: torch.tensordot(v.h, v.w, 0),
+    "tensordot of a dim of one": lambda v: torch.tensordot(v.h[:, None], v.w[:, None], ([2], [1])),
     "outer per row by bmm": lambda v: torch.bmm(v.h.unsqueeze(2), v.g.unsqueeze(1)).flatten(1),
     "outer of rows and features": lambda v: torch.outer(v.h[:, 0], v.w),
     "baddbmm": lambda v: torch.baddbmm(v.h.view(-1, 1, 6), v.h.view(-1, 1, 6), v.g.view(-1, 6, 1) * v.w),
@@ -203,6 +223,14 @@ SHAPES: dict[str, Expression] = {
     "unfold of features": lambda v: v.h.unfold(1, 2, 1).flatten(1),
     "unflatten": lambda v: v.h.unflatten(1, (2, 3)).sum(1),
     "chunk": lambda v: v.h.chunk(3, dim=1)[1],
+    "rows in one chunk": lambda v: torch.cat([piece * 2 for piece in v.h.chunk(1)]),
+    "rows in one chunk, by name": lambda v: torch.chunk(v.m, chunks=1, dim=-2)[0],
+    "rows in one piece of their number": lambda v: torch.split(v.m, v.m.size(0))[0],
+    "rows in one piece of their length": lambda v: v.h.split(split_size=len(v.h), dim=0)[0].tanh(),
+    "rows in one piece of a list": lambda v: v.m.split([v.m.size(0)])[0],
+    "rows in one piece of any size": lambda v: v.h.split(2**40)[0],
+    "columns of rows in one piece": lambda v: v.h.t().split(v.h.shape[0], 1)[0].t(),
+    "rows in one of tensor_split": lambda v: v.m.tensor_split(1)[0],
     "tensor_split": lambda v: v.h.tensor_split(3, dim=1)[2],
     "hsplit": lambda v: v.h.hsplit(2)[1],
     "unbind": lambda v: v.h.unbind(1)[3],

@@ -180,9 +180,16 @@ def test_options_that_differ_are_refused(given: dict[str, Any], said: str) -> No
     run_ranks(2, rank)
 
 
+class ThreadVersion:
+    """Another version on each simulated rank."""
+
+    def __str__(self) -> str:
+        return f"9.{threading.get_ident()}"
+
+
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, models = shards(), [Net(), Net()]
-    monkeypatch.setattr(agreement, "_version", lambda: f"9.{threading.get_ident()}")
+    monkeypatch.setattr(agreement, "__version__", ThreadVersion())
     with pytest.raises(RuntimeMismatch, match=r"graphshard's version is 9\.\d+ on rank 0 but 9\."):
         run_ranks(2, lambda r, _, group: graphshard.distribute(models[r], group=group)(parts[r]))
 

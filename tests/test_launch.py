@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -110,6 +111,21 @@ def test_the_callers_signals_and_environment_are_left_alone():
     assert dict(os.environ) == environment
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="reads the sockets from Linux' /proc")
+def test_nobody_else_can_connect():
+    with socket.socket() as open_to_all:  # what the job would find
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        assert launch_jobs.listening_beyond_loopback([]) == ["00000000"]
+    assert launch(launch_jobs.listening_beyond_loopback, 2, ([os.getpid()],)) == [[], []]
+
+
+def test_a_variable_of_the_caller_does_not_open_a_rank(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    monkeypatch.setenv("MASTER_ADDR", "0.0.0.0")
+    assert launch(launch_jobs.listening_beyond_loopback, 2, ([],)) == [[], []]
+
+
 SCRIPT = """
 from graphshard.launch import launch
 import launch_jobs
@@ -143,3 +159,23 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     assert done.returncode == 1
     assert "could not start" in done.stderr
     assert 'if __name__ == "__main__":' in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_no_rank_outlives_the_process_that_launched_it(tmp_path, number, code):
+    script = tmp_path / "script.py"
+    job = "import math; launch(launch_jobs.wait_for_ever, 2, run_timeout=math.inf)\n"
+    script.write_text(
+        SCRIPT.format(guard='if __name__ == "__main__":').partition("    print")[0] + f"    {job}"
+    )
+    launching = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(launch_jobs.__file__), *sys.path])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launching.stdout is not None
+    assert [launching.stdout.readline() for _ in range(2)] == ["running\n"] * 2
+    launching.send_signal(number)
+    launching.communicate(timeout=60)  # the output ends when the last rank does
+    assert launching.returncode == code

@@ -9,6 +9,7 @@ same steps, so gradients stay its own. (The core-ATen table must not be used: it
 from __future__ import annotations
 
 from collections.abc import Callable
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 COMPOSITE = (
     # products
-    "tensordot", "outer", "ger", "kron", "inner", "linalg_vecdot", "linalg_multi_dot", "chain_matmul",
+    "outer", "ger", "kron", "inner", "linalg_vecdot", "linalg_multi_dot", "chain_matmul",
     "_weight_norm",
     # norms
     "linalg_norm", "linalg_norm.ord_str", "linalg_matrix_norm", "linalg_matrix_norm.str_ord",
@@ -54,6 +55,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.instance_norm: instance_norm,
         aten.bilinear: bilinear,
         aten.copy: copy,
+        aten.tensordot: tensordot,
     }
     table.update({packet.default: function for packet, function in own.items()})
     return table
@@ -62,6 +64,18 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 def copy(self: Tensor, src: Tensor, _non_blocking: bool = False) -> Tensor:
     """What ``self.copy_(src)`` leaves in self; ``aten.copy`` has no derivative of its own."""
     return src.to(self.dtype).expand(self.shape)
+
+
+def tensordot(self: Tensor, other: Tensor, dims_self: list[int], dims_other: list[int]) -> Tensor:
+    """``torch.tensordot`` as an einsum: PyTorch's own folds all dims that stay into one, rows with features."""
+    mine, theirs = (
+        list(ascii_letters[: self.dim()]),
+        list(ascii_letters[-other.dim() :] if other.dim() else ""),
+    )
+    for a, b in zip(dims_self, dims_other, strict=True):
+        theirs[b] = mine[a]
+    kept = [letter for letter in mine + theirs if (letter in mine) != (letter in theirs)]
+    return torch.einsum(f"{''.join(mine)},{''.join(theirs)}->{''.join(kept)}", self, other)
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

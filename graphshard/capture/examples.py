@@ -20,6 +20,9 @@ from graphshard.capture.sparse import SparseStandIn
 from graphshard.roles import Role
 from graphshard.sets import Schema, Sizes
 
+MOST_ROWS = 2**31 - 1
+"""Of any set that a program is captured for."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -41,6 +44,12 @@ class TensorSpec:
         """How many program inputs it becomes: an adjacency is an index and its values."""
         return 2 if self.role is Role.ADJACENCY else 1
 
+    @property
+    def may_number_graphs(self) -> bool:
+        """Whether it is one integer for each node, as ``batch`` is."""
+        whole = not (self.dtype.is_floating_point or self.dtype.is_complex or self.dtype == torch.bool)
+        return self.role is Role.NODE and whole and not self.trailing
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -54,6 +63,8 @@ class Signature:
             inputs as well, behind the arguments, so that their rows are dynamic.
         schema: the node sets and edge sets that the tensors belong to.
         device: of the tensors. A capture keeps it, as in ``torch.arange(n, device=x.device)``.
+        graphs: how many graphs the example nodes belong to, if a tensor of integers for each node says so: one is
+            valid for classes and categories too, but is not enough for a batch norm over graphs.
     """
 
     leaves: tuple[Any, ...]
@@ -62,6 +73,7 @@ class Signature:
     schema: Schema = Schema()  # noqa: RUF009 (frozen)
     parameters: tuple[tuple[str, TensorSpec], ...] = ()
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+    graphs: int = 1
 
     @property
     def arguments(self) -> tuple[TensorSpec, ...]:
@@ -126,7 +138,7 @@ def sizes_for(model: nn.Module, signature: Signature) -> tuple[Sizes, Sizes]:
 
 
 def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Tensor]:
-    """A flat list of example tensors; integers are zeros (a valid class, a valid category).
+    """A flat list of example tensors; integers are zeros (a valid class, a valid category), or number the graphs.
 
     They are drawn on the CPU, whatever their device: every rank has the same.
     """
@@ -142,7 +154,11 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
         else:
             counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges}.get(spec.role)
             rows = () if counts is None else (counts[spec.of],)
-            flat.append(_values((*rows, *spec.trailing), spec.dtype, generator))
+            values = _values((*rows, *spec.trailing), spec.dtype, generator)
+            if signature.graphs > 1 and spec.may_number_graphs:
+                count = values.numel()
+                values = (torch.arange(count) * signature.graphs // max(count, 1)).to(spec.dtype)
+            flat.append(values)
     return [t.to(signature.device) for t in flat]
 
 
@@ -171,7 +187,7 @@ def _named_dims(prefix: str, names: Iterable[str]) -> dict[str, Any]:
         while clean in taken:
             clean += "_"
         taken.add(clean)
-        dims[name] = Dim(clean, min=4, max=2**31 - 1)
+        dims[name] = Dim(clean, min=4, max=MOST_ROWS)
     return dims
 
 

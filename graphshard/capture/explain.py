@@ -40,8 +40,33 @@ def explained(error: Exception, model: nn.Module) -> CaptureError:
             f"every shard: {first_line(error).partition(' For more information')[0]}"
         )
     else:
-        reason = f"torch.export cannot capture it: {type(error).__name__}: {first_line(error)}"
+        said = f"{type(error).__name__}: {first_line(error)}"
+        meant = next(
+            (meaning for words, meaning in _MEANT if words in text), "torch.export cannot capture it"
+        )
+        reason = f"{meant} ({said})" if meant in _MEANINGS else f"{meant}: {said}"
     return CaptureError(f"cannot capture the model{place}: {reason}")
+
+
+_KEEPS = (
+    "forward keeps a tensor that it made (on the module, in a list, in a global) for a later call, which a captured "
+    "program would not do; register it as a buffer in __init__, or compute it anew in each call"
+)
+_LEAVES = (
+    "forward hands a tensor to code that is not PyTorch's (NumPy, SciPy, an extension), which sees no values while it "
+    "is captured; write the step with torch ops, or compute it before and pass it as an argument"
+)
+_MEANT = (
+    ("fake tensor in the exported program constant", _KEEPS),
+    ("Cannot cast FakeTensor", _LEAVES),
+    (".numpy() is not supported", _LEAVES),
+    (
+        "is not an instance of torch.nn.Parameter",
+        "a submodule was compiled by torch.jit; use the module it was made from",
+    ),
+)
+"""Words of torch.export's own messages, and what they mean to who wrote the model."""
+_MEANINGS = frozenset(meaning for _, meaning in _MEANT)
 
 
 def is_fixed_size(error: BaseException) -> bool:

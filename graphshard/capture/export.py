@@ -8,7 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
 from graphshard.errors import CaptureError, GraphshardError
@@ -96,10 +97,8 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    sizes, _ = sizes_for(model, signature)
-    flat = example_inputs(signature, sizes)
     with refuse_custom_functions():
-        result = run_eagerly(model, signature, flat)
+        signature, flat, result = _first_run(model, signature)
     exported = _export(_Flat(model, signature), signature, flat)
     try:
         program = to_program(prepare(exported), signature)
@@ -111,6 +110,26 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return Captured(program, signature, outputs, structure)
+
+
+def _first_run(model: nn.Module, signature: Signature) -> tuple[Signature, list[Tensor], Any]:
+    """Example inputs on which the module runs, and its result: of one graph or, where that is too few, of two.
+
+    Raises:
+        CaptureError: the module fails on both, as it says of one graph.
+    """
+    sizes, _ = sizes_for(model, signature)
+    flat = example_inputs(signature, sizes)
+    try:
+        return signature, flat, run_eagerly(model, signature, flat)
+    except CaptureError:
+        if not any(spec.may_number_graphs for spec in signature.tensors):
+            raise
+        several = replace(signature, graphs=2)
+        flat = example_inputs(several, sizes)
+        with contextlib.suppress(CaptureError):
+            return several, flat, run_eagerly(model, several, flat)
+        raise
 
 
 def run_eagerly(
@@ -133,7 +152,7 @@ def run_eagerly(
     buffers.update(parameters or {})
     buffers.update(signature.restore_parameters(flat))
     try:
-        with torch.random.fork_rng(devices=_with_random_state(signature)):
+        with uncompiled(), torch.random.fork_rng(devices=_with_random_state(signature)):
             result = torch.func.functional_call(model, buffers, args, kwargs)
     except GraphshardError:
         raise
@@ -151,6 +170,12 @@ def run_eagerly(
                 f"not do: write into it, as in self.{name}.copy_(...)"
             )
     return result
+
+
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Run what is under ``torch.compile`` as it is written: its compiled code shows no ops to capture."""
+    stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _with_random_state(signature: Signature) -> list[torch.device]:
@@ -197,6 +222,8 @@ def _export_once(
         symbolic_numbers(flat_module.model),
         capturable_layers(),
         capturable_functions(),
+        contextlib.nullcontext() if strict or not REPLACED else replaced_functions(),
+        contextlib.nullcontext() if strict else uncompiled(),
         torch.random.fork_rng(devices=_with_random_state(signature)),
     ):
         shapes = (dynamic_shapes(signature),)
@@ -231,4 +258,4 @@ def _pyg_without_segment_matmul() -> Iterator[None]:
         backend.use_segment_matmul = before
 
 
-__all__ = ["Captured", "capture", "run_eagerly"]
+__all__ = ["Captured", "capture", "run_eagerly", "uncompiled"]

@@ -4,17 +4,23 @@
 ``multi_margin_loss``      torch.export takes both apart with ``clamp_min``, whose gradient at a margin of exactly
 ``multilabel_margin_loss`` 0 is 1; PyTorch's own kernels, and ``relu``, have 0 there
 ``take_along_dim``         its C++ compares sizes as plain numbers, which fixes the number of rows
+``split``, ``chunk``       their C++ counts the pieces, which fixes the number of rows; here one piece is the tensor
 =========================  ====================================================================================
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
+
+from graphshard.capture.examples import MOST_ROWS
 
 
 @contextlib.contextmanager
@@ -26,8 +32,43 @@ def capturable_functions() -> Iterator[None]:
         mock.patch.object(losses, "multilabel_margin_loss", _multilabel_margin_loss),
         mock.patch.object(torch, "take_along_dim", _take_along_dim),
         mock.patch.object(Tensor, "take_along_dim", _take_along_dim),
+        contextlib.ExitStack() as patches,
     ):
+        for owner, name in product((torch, Tensor), _CUTS):
+            patches.enter_context(mock.patch.object(owner, name, _whole_or(getattr(owner, name))))
         yield
+
+
+_CUTS = ("chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes")
+
+
+def _whole_or(cut: Callable[..., Any]) -> Callable[..., Any]:
+    """``split`` or ``chunk``, and the tensor itself where there is one piece for any number of rows."""
+
+    @functools.wraps(cut)
+    def pieces(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # it has no expressions of symbols to compare
+            return cut(tensor, *args, **kwargs)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        size = args[0] if args else next((value for name, value in kwargs.items() if name != "dim"), None)
+        if _is_one_piece("chunk" in cut.__name__, size, tensor.size(dim)):
+            return (tensor,)
+        return cut(tensor, *args, **kwargs)
+
+    return pieces
+
+
+def _is_one_piece(chunks: bool, size: Any, rows: Any) -> bool:
+    """Whether a cut into so many chunks, or into pieces of this size, leaves any number of ``rows`` together."""
+    if chunks:
+        return isinstance(size, int) and size == 1
+    if isinstance(size, int):
+        return size >= MOST_ROWS
+    if isinstance(size, (list, tuple)) and len(size) == 1:
+        (size,) = size
+    if not (isinstance(size, torch.SymInt) and isinstance(rows, torch.SymInt)):
+        return False
+    return bool(size.node.expr == rows.node.expr)
 
 
 def _multi_margin_loss(

@@ -27,6 +27,8 @@ def capturable_layers() -> Iterator[None]:
     """While a model is exported: these layers by definitions that can be captured."""
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(_BatchNorm, "forward", _batch_norm))
+        # It looks at the number of rows, which the data decides where they are graphs; the eager run has looked.
+        patches.enter_context(mock.patch.object(F, "_verify_batch_size", return_value=None))
         for module, name, forward in _PYG:
             layer = getattr(sys.modules.get(module), name, None)
             if layer is not None:
@@ -39,6 +41,9 @@ _FORWARD = _BatchNorm.forward
 
 def _batch_norm(self: Any, x: Tensor) -> Tensor:
     """``torch.nn.BatchNorm1d`` with ``momentum=None``: the mean over all batches so far, kept in tensors."""
+    if isinstance(x.size(0), torch.SymInt):
+        # Graphs may be as many as the data says, but there are some.
+        torch._check(x.size(0) > 0)  # type: ignore[no-untyped-call]
     if self.momentum is not None or not self.training or not self.track_running_stats:
         return _FORWARD(self, x)
     self._check_input_dim(x)

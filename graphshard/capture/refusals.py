@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from graphshard.capture.replacements import REPLACED, function_apply
 from graphshard.errors import CaptureError
 
 
@@ -26,6 +27,11 @@ def check_module(model: nn.Module) -> None:
             raise CaptureError(
                 f"{describe(path, module)} has cached=True: it keeps the normalisation of the first graph it "
                 "sees, which on a shard is another graph; set cached=False"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{describe(path, module)} was compiled by torch.jit, which hides its ops; use the nn.Module it was "
+                "made from"
             )
         if module._backward_hooks or module._backward_pre_hooks:
             raise CaptureError(
@@ -77,18 +83,17 @@ def refuse_custom_functions() -> Iterator[None]:
         CaptureError: names the Function and the user's line that applies it.
     """
 
-    # A classmethod of Python, or (since torch 2.14) one of C, which has no __func__: both bind to a class.
-    apply = inspect.getattr_static(torch.autograd.Function, "apply")
+    apply = function_apply()
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if cls.__module__ == "torch._library.autograd":
-            return apply.__get__(None, cls)(
-                *args, **kwargs
-            )  # of a torch.library op, whose rule answers for its backward
+        # Of a torch.library op, whose rule answers for its backward; or one whose equivalent is captured.
+        if cls.__module__ == "torch._library.autograd" or cls in REPLACED:
+            return apply.__get__(None, cls)(*args, **kwargs)
         frame = traceback.extract_stack()[-2]
         raise CaptureError(
             f"the custom autograd.Function {cls.__name__} has a backward that cannot be captured "
-            f"({frame.filename}:{frame.lineno}: `{frame.line}`); write the step with differentiable ops"
+            f"({frame.filename}:{frame.lineno}: `{frame.line}`); write the step with differentiable ops, or say which "
+            f"they are with graphshard.replace({cls.__name__}, function)"
         )
 
     with mock.patch.object(torch.autograd.Function, "apply", classmethod(refuse)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from graphshard.capture.export import uncompiled
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.check.module import without_dropout
 from graphshard.check.probe import SECOND, Probed, Value
@@ -71,11 +72,15 @@ def run_program(model: nn.Module, case: Case, group: str) -> list[Value]:
     ``model`` must be this rank's own: its gradients are computed and its buffers change.
     """
     compiled = case.probed.compiled
-    before = None if compiled.split is None else copy.deepcopy(model)
+    # No deep copy: ranks are threads, and what a module does when it is copied may not bear company.
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     values = _step(model, case, group, lambda inputs: compiled.program.module(*inputs))
-    if before is None:
+    if compiled.split is None:
         return values
-    return values + _second_step(before, case, group)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+    return values + _second_step(model, case, group)
 
 
 def second(values: Sequence[Value]) -> list[Value]:
@@ -134,11 +139,8 @@ def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropou
     signature = case.probed.compiled.captured.signature
     args, kwargs = signature.restore(case.flat)
     args, kwargs = _with_adjacency((args, kwargs), case.shard.num_nodes)
-    if dropout:
+    with uncompiled(), nullcontext() if dropout else without_dropout():
         result = model(*args, **kwargs)
-    else:
-        with without_dropout():
-            result = model(*args, **kwargs)
     tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
     values = [Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)]
     terms = [(v.value * weights_of(v)).sum().double() for v in values if v.value.requires_grad]
