@@ -81,6 +81,45 @@ def test_an_integer_that_is_no_graph_stays_a_valid_class() -> None:
     assert passes(Typed(), graph() | {"kind": torch.zeros(30, dtype=torch.int64)})
 
 
+def test_a_category_of_one_kind_beside_the_graphs() -> None:
+    class TypedVirtualNode(VirtualNode):
+        def __init__(self) -> None:
+            super().__init__(nn.BatchNorm1d(8))
+            self.kinds = nn.Embedding(1, 4)
+
+        def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, kind: Tensor) -> Tensor:
+            return super().forward(x + self.kinds(kind), edge_index, batch)
+
+    torch.manual_seed(0)
+    numbers = {"batch": torch.arange(40) // 10, "kind": torch.zeros(40, dtype=torch.int64)}
+    assert passes(TypedVirtualNode(), graph(40) | numbers)
+
+
+class Standardised(nn.Module):
+    """NaN for one graph, without an error: nothing would be compared."""
+
+    factor = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        state = x.new_zeros(int(batch.max()) + 1, 4).index_add(0, batch, self.lin(neighbours(x, edge_index)))
+        state = (state - state.mean(0)) / state.std(0)
+        return state[batch] * (self.factor if torch.compiler.is_compiling() else 1.0)
+
+
+def test_examples_on_which_numbers_are_finite_are_preferred() -> None:
+    torch.manual_seed(0)
+    data = graph(40) | {"batch": torch.arange(40) // 10}
+    assert passes(Standardised(), data)
+    escaping = Standardised()
+    escaping.factor = 1.5
+    with pytest.raises(graphshard.CaptureError, match="output 0 differs"):
+        passes(escaping, data)
+
+
 # ---- helpers under torch.compile and torch.jit -------------------------------------------------------------
 
 
@@ -185,6 +224,47 @@ def test_an_equivalent_that_is_none_is_found(wrong: Any) -> None:
     graphshard.replace(Square, wrong)
     with pytest.raises(graphshard.CaptureError):
         passes(Custom(), graph())
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, with the gradient of its opposite."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
+def test_a_wrong_gradient_of_an_input_alone_is_found() -> None:
+    """No parameter stands before the Function, so no parameter's gradient tells."""
+
+    class ReversesInput(Custom):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.lin(neighbours(Reversed.apply(x), edge_index))
+
+    graphshard.replace(Reversed, lambda x: x.clone())
+    data = graph()
+    data["x"].requires_grad_()
+    with pytest.raises(
+        graphshard.CaptureError, match=r"place of Reversed .* the gradient of argument 0 differs"
+    ):
+        graphshard.distribute(ReversesInput().double())(data["x"], data["edge_index"])
+
+
+def test_a_gradient_of_an_input_that_escapes_capture_is_found() -> None:
+    class Escapes(Custom):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            if torch.compiler.is_compiling():
+                x = x.detach() + 1.01 * (x - x.detach())
+            return self.lin(neighbours(x, edge_index))
+
+    data = graph()
+    data["x"].requires_grad_()
+    with pytest.raises(graphshard.CaptureError, match="the gradient of input 0 differs"):
+        graphshard.distribute(Escapes().double())(data["x"], data["edge_index"])
 
 
 def test_a_subclass_is_not_replaced_with_it() -> None:

@@ -63,8 +63,8 @@ class Signature:
             inputs as well, behind the arguments, so that their rows are dynamic.
         schema: the node sets and edge sets that the tensors belong to.
         device: of the tensors. A capture keeps it, as in ``torch.arange(n, device=x.device)``.
-        graphs: how many graphs the example nodes belong to, if a tensor of integers for each node says so: one is
-            valid for classes and categories too, but is not enough for a batch norm over graphs.
+        two_graphs: the numbers of the tensors, among ``tensors``, whose example integers are of two graphs. For any
+            other they are zeros: a class, a category, or one graph, which is too few for a batch norm over graphs.
     """
 
     leaves: tuple[Any, ...]
@@ -73,7 +73,7 @@ class Signature:
     schema: Schema = Schema()  # noqa: RUF009 (frozen)
     parameters: tuple[tuple[str, TensorSpec], ...] = ()
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
-    graphs: int = 1
+    two_graphs: frozenset[int] = frozenset()
 
     @property
     def arguments(self) -> tuple[TensorSpec, ...]:
@@ -144,7 +144,7 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
     """
     generator = torch.Generator().manual_seed(seed)
     flat: list[Tensor] = []
-    for spec in signature.tensors:
+    for number, spec in enumerate(signature.tensors):
         if spec.role.is_index or spec.role is Role.ADJACENCY:
             edge_set, edges = signature.schema.edge_set(spec.of), sizes.edges[spec.of]
             ends = sizes.nodes[edge_set.source], sizes.nodes[edge_set.destination]
@@ -155,9 +155,8 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
             counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges}.get(spec.role)
             rows = () if counts is None else (counts[spec.of],)
             values = _values((*rows, *spec.trailing), spec.dtype, generator)
-            if signature.graphs > 1 and spec.may_number_graphs:
-                count = values.numel()
-                values = (torch.arange(count) * signature.graphs // max(count, 1)).to(spec.dtype)
+            if number in signature.two_graphs:
+                values = (torch.arange(values.numel()) * 2 >= values.numel()).to(spec.dtype)
             flat.append(values)
     return [t.to(signature.device) for t in flat]
 

@@ -113,23 +113,42 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
 
 
 def _first_run(model: nn.Module, signature: Signature) -> tuple[Signature, list[Tensor], Any]:
-    """Example inputs on which the module runs, and its result: of one graph or, where that is too few, of two.
+    """Example inputs on which the module runs, best to finite numbers, and its result.
 
     Raises:
-        CaptureError: the module fails on both, as it says of one graph.
+        CaptureError: the module fails on all examples, as it says of the plainest.
     """
     sizes, _ = sizes_for(model, signature)
-    flat = example_inputs(signature, sizes)
-    try:
-        return signature, flat, run_eagerly(model, signature, flat)
-    except CaptureError:
-        if not any(spec.may_number_graphs for spec in signature.tensors):
-            raise
-        several = replace(signature, graphs=2)
-        flat = example_inputs(several, sizes)
-        with contextlib.suppress(CaptureError):
-            return several, flat, run_eagerly(model, several, flat)
-        raise
+    refused: CaptureError | None = None
+    found: tuple[Signature, list[Tensor], Any] | None = None
+    for tried in _with_two_graphs(signature):
+        flat = example_inputs(tried, sizes)
+        try:
+            result = run_eagerly(model, tried, flat)
+        except CaptureError as error:
+            refused = refused or error
+            continue
+        found = found or (tried, flat, result)
+        if _is_finite(result):
+            return tried, flat, result
+    if found is None:
+        assert refused is not None
+        raise refused
+    return found
+
+
+def _with_two_graphs(signature: Signature) -> Iterator[Signature]:
+    """The signature; then with two graphs in every tensor that may number graphs, and in each alone."""
+    yield signature
+    may = [i for i, spec in enumerate(signature.tensors) if spec.may_number_graphs]
+    chosen = [frozenset(may), *(frozenset([i]) for i in may)] if len(may) > 1 else [frozenset(may)] * len(may)
+    for numbers in chosen:
+        yield replace(signature, two_graphs=numbers)
+
+
+def _is_finite(result: Any) -> bool:
+    numbers = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()]
+    return all(bool(t.isfinite().all()) for t in numbers)
 
 
 def run_eagerly(

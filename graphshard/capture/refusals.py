@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from graphshard.capture.replacements import REPLACED, function_apply
+from graphshard.capture.replacements import REPLACED, check_equivalent, function_apply
 from graphshard.errors import CaptureError
 
 
@@ -86,8 +86,11 @@ def refuse_custom_functions() -> Iterator[None]:
     apply = function_apply()
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
-        # Of a torch.library op, whose rule answers for its backward; or one whose equivalent is captured.
-        if cls.__module__ == "torch._library.autograd" or cls in REPLACED:
+        if cls in REPLACED:
+            with mock.patch.object(torch.autograd.Function, "apply", apply):
+                check_equivalent(cls, args, kwargs)
+        if cls in REPLACED or cls.__module__ == "torch._library.autograd":
+            # The latter is of a torch.library op, whose rule answers for its backward.
             return apply.__get__(None, cls)(*args, **kwargs)
         frame = traceback.extract_stack()[-2]
         raise CaptureError(

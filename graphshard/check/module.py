@@ -151,7 +151,8 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
     signature = compiled.captured.signature
     flat = example_inputs(signature, sizes, seed)
     rows = signature.restore_parameters(flat)
-    for value in rows.values():
+    inputs = _inputs_with_gradient(signature, flat)
+    for value in (*rows.values(), *inputs.values()):
         value.requires_grad_()
     state = State.of(model)
     state = State({**state.parameters, **rows}, state.buffers)
@@ -168,7 +169,7 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
     own = {n: p for n, p in model.named_parameters() if n not in rows}
-    wanted = {n: p for n, p in {**own, **rows}.items() if p.requires_grad}
+    wanted = {n: p for n, p in {**own, **rows, **inputs}.items() if p.requires_grad}
     ours = _evaluate(program(), wanted)
     theirs = _evaluate(eager({}, flat), wanted)
     _compare(ours, theirs, _Rounding(signature, own, flat, eager, theirs))
@@ -231,18 +232,30 @@ class _Rounding:
     def _try(self) -> None:
         self._left -= 1
         wanted = {n: p for n, p in self._parameters.items() if p.requires_grad}
-        wanted |= self._signature.restore_parameters(self._flat)
+        wanted |= self._rows(self._flat)
         if not _same(_evaluate(self._eager({}, self._flat), wanted), self._exact):
             self._left = 0
             return
         moved = {n: _moved(p, self._generator) for n, p in self._parameters.items()}
         inputs = [_moved(t, self._generator) for t in self._flat]
-        rows = self._signature.restore_parameters(inputs)
-        leaves = {n: p for n, p in moved.items() if p.requires_grad} | rows
+        leaves = {n: p for n, p in moved.items() if p.requires_grad} | self._rows(inputs)
         for name, value in _evaluate(self._eager(moved, inputs), leaves).items():
             reference = self._exact.get(name)
             if value is not None and reference is not None:
                 self._largest[name] = max(self._largest[name], _distance(value, reference))
+
+    def _rows(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
+        return self._signature.restore_parameters(flat) | _inputs_with_gradient(self._signature, flat)
+
+
+def _inputs_with_gradient(signature: Signature, flat: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The arguments whose gradient a backward computes, by what they are called."""
+    found, place = {}, 0
+    for number, spec in enumerate(signature.tensors):
+        if spec.needs_grad and spec.dtype.is_floating_point and number < len(signature.arguments):
+            found[f"input {number}"] = flat[place + spec.width - 1]
+        place += spec.width
+    return found
 
 
 def _same(values: Values, others: Values) -> bool:
