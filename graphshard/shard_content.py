@@ -14,6 +14,7 @@ from graphshard.roles import Member, Role
 from graphshard.set_shards import EdgeShard, NodeShard
 from graphshard.sets import EdgeSet
 from graphshard.shard import Shard
+from graphshard.shard_checks import check_content
 
 
 def described(shard: Shard) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def described(shard: Shard) -> dict[str, Any]:
                 "role": member.role.value,
                 "of": member.of,
                 "path": to_json(shard.paths.get(name, ())),
+                "dtype": str(shard.tensors[name].dtype).removeprefix("torch."),
+                "row_shape": _row_shape(shard.tensors[name], member.role),
             }
             for name, member in shard.members.items()
         ],
@@ -79,13 +82,23 @@ def packed(shard: Shard) -> dict[str, Tensor]:
     }
 
 
+def _row_shape(value: Tensor, role: Role) -> list[int]:
+    """What is the same on every rank: the shape of a row; of a replicated tensor, the shape."""
+    if role is Role.REPLICATED:
+        return list(value.shape)
+    return [] if role.is_index else list((value.values() if role is Role.ADJACENCY else value).shape[1:])
+
+
 def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> Shard:
-    """The shard that :func:`packed` wrote; KeyError and the like where the file is not what it should be."""
-    if not torch.equal(found["partition_id"], _identity(manifest["partition_id"])):
+    """The shard that :func:`packed` wrote; ValueError where the file is not what the manifest says."""
+    if "partition_id" not in found or not torch.equal(
+        found["partition_id"], _identity(manifest["partition_id"])
+    ):
         raise ShardError(
             f"the file of rank {rank} is of another partition than its manifest: copy the whole directory anew, "
             "or run `graphshard partition` again"
         )
+    check_content(found, manifest, rank)
     node_sets = {entry["name"]: _node_shard(found, i, entry) for i, entry in enumerate(manifest["node_sets"])}
     edge_sets = {
         e["name"]: EdgeShard(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from graphshard.errors import ShardError
+from graphshard.shard_checks import check_manifest
 
 FORMAT = "graphshard-shards"
-VERSION = 3
+VERSION = 4
 MANIFEST = "manifest.json"
 
 
@@ -35,7 +36,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ShardError(f"{folder} holds no shards: {MANIFEST} is missing") from None
     except OSError as error:
         raise ShardError(f"cannot read {file}: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"{file} is damaged, it is not JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ShardError(f"{file} is not a manifest of graphshard")
@@ -46,13 +47,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("sha256") != manifest_checksum(manifest):
         raise ShardError(f"{file} is damaged: its checksum does not fit its content")
-    if not _lists_all_ranks(manifest):
-        raise ShardError(f"{file} does not say which file is of which rank: run `graphshard partition` again")
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
+        raise ShardError(f"{file} is damaged: {error}; run `graphshard partition` again") from None
     return manifest
-
-
-def _lists_all_ranks(manifest: dict[str, Any]) -> bool:
-    size, ranks = manifest.get("world_size"), manifest.get("ranks")
-    if not isinstance(size, int) or size < 1 or not isinstance(ranks, list) or len(ranks) != size:
-        return False
-    return all(isinstance(entry, dict) and {"file", "size", "sha256"} <= entry.keys() for entry in ranks)

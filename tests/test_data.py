@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
 import sys
 import time
@@ -240,43 +238,3 @@ def test_broken_files(tmp_path: Path) -> None:
         (tmp_path / "g.npz").write_bytes(content)
         with pytest.raises(DataError, match=r"cannot be read|has no"):
             load_data(str(tmp_path / "g.npz"))
-
-
-class Runs:
-    """Runs a command when it is read."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def planetoid_files(folder, **contents):
-    """A directory like Planetoid's, of pickles of these contents."""
-    raw = folder / "Tiny" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("x", "tx", "allx", "y", "ty", "ally", "graph"):
-        (raw / f"ind.tiny.{part}").write_bytes(pickle.dumps(contents.get(part, np.zeros(3)), protocol=2))
-    (raw / "ind.tiny.test.index").write_text("0\n1\n")
-    return f"planetoid:Tiny?root={folder}"
-
-
-@pytest.mark.parametrize("part", ["x", "ally", "graph"])
-@pytest.mark.parametrize("wrapped", [lambda r: r, lambda r: [r], lambda r: np.array([r], dtype=object)])
-def test_a_planetoid_file_runs_nothing(tmp_path, part, wrapped):
-    pytest.importorskip("torch_geometric")
-    flag = tmp_path / "ran"
-    spec = planetoid_files(tmp_path, **{part: wrapped(Runs(f"touch {flag}"))})
-    with pytest.raises(DataError, match=rf"ind.tiny.{part} holds \w+.system, which could run code when read"):
-        load_data(spec)
-    assert not flag.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80", b"no pickle", pickle.dumps([1, 2])[:-3]])
-def test_a_damaged_planetoid_file_is_named(tmp_path, content):
-    pytest.importorskip("torch_geometric")
-    spec = planetoid_files(tmp_path)
-    (tmp_path / "Tiny" / "raw" / "ind.tiny.graph").write_bytes(content)
-    with pytest.raises(DataError, match=r"ind\.tiny\.graph is damaged"):
-        load_data(spec)

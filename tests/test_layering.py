@@ -42,7 +42,7 @@ LAYERS: list[set[str]] = [
             "partition_report",
         ),
         *("shard", "set_shards", "type_shard", "gather_rows", "shard_io", "shard_content", "shard_manifest"),
-        *("shard_checks", "plain_pickle", "rank_notes"),
+        *("shard_checks", "array_pickle", "rank_notes"),
         *("data", "data_files", "node_task"),
     },
     {"passes"},

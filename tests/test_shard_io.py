@@ -101,7 +101,7 @@ def test_damaged_manifests_are_refused(tmp_path: Path) -> None:
     cases = {
         text[:-9]: "it is not JSON",
         "[]": "not a manifest of graphshard",
-        json.dumps(json.loads(text) | {"version": 9}): "format version 9, this graphshard reads version 3",
+        json.dumps(json.loads(text) | {"version": 9}): "format version 9, this graphshard reads version 4",
         text.replace('"num_nodes": 9', '"num_nodes": 8'): "its checksum does not fit its content",
     }
     for content, message in cases.items():

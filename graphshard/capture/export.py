@@ -147,7 +147,8 @@ def _with_two_graphs(signature: Signature) -> Iterator[Signature]:
 
 
 def _is_finite(result: Any) -> bool:
-    numbers = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()]
+    tensors = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor) and not t.is_meta]
+    numbers = [t for t in tensors if t.is_floating_point()]
     return all(bool(t.isfinite().all()) for t in numbers)
 
 
