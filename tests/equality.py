@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from graphshard import api, reductions
-from graphshard.check.module import without_dropout
+from graphshard.check.fixed_random import without_dropout
 from graphshard.partitioning import partition
 from graphshard.passes.base import Program
 from graphshard.passes.pipeline import Options

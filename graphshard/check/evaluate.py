@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from graphshard.capture.export import uncompiled
 from graphshard.capture.sparse import SparseStandIn
-from graphshard.check.module import without_dropout
+from graphshard.check.fixed_random import without_dropout
 from graphshard.check.probe import SECOND, Probed, Value
 from graphshard.hoisted import Constants
 from graphshard.kernels.random_bits import random_bits

@@ -19,7 +19,8 @@ from graphshard.capture.refusals import untouched
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program, second
 from graphshard.check.faults import Fault, plant
-from graphshard.check.module import check_capture, drop_dropout
+from graphshard.check.fixed_random import drop_dropout
+from graphshard.check.module import check_capture
 from graphshard.check.orders import order_spread
 from graphshard.check.probe import EXCHANGES, Probed, Value, probe
 from graphshard.check.report import Report, Row

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import graphshard
 from graphshard import Options, dropout
-from graphshard.check.module import drop_dropout
+from graphshard.check.fixed_random import drop_dropout
 from graphshard.local_ops import relu_in_place
 from graphshard.simulate import run_ranks
 
