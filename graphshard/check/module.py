@@ -141,12 +141,18 @@ class _Rounding:
         self._signature, self._parameters, self._flat = signature, parameters, flat
         self._eager, self._exact = eager, exact
         self._largest = dict.fromkeys(exact, 0.0)
+        self._scales: dict[str, float] = {}
+        for name, value in exact.items():
+            kind = name.split()[0]
+            self._scales[kind] = max(self._scales.get(kind, 0.0), 0.0 if value is None else _magnitude(value))
         self._generator = torch.Generator().manual_seed(0)
         self._left = _TRIALS
 
     def bound(self, name: str) -> float:
-        """What the trials so far explain."""
-        return _MARGIN * self._largest[name]
+        """What the trials so far explain, and a few units of rounding of the largest value of the kind."""
+        value = self._exact[name]
+        unit = torch.finfo(value.dtype).eps if value is not None and value.is_floating_point() else 0.0
+        return _MARGIN * self._largest[name] + _UNITS * unit * self._scales[name.split(maxsplit=1)[0]]
 
     def explains(self, name: str, distance: float) -> bool:
         """Whether a difference is no more than rounding."""
@@ -194,7 +200,7 @@ def _same(values: Values, others: Values) -> bool:
 
 _OUTPUT = "output"
 _TRIALS = 12
-_MARGIN = 8.0
+_MARGIN, _UNITS = 12.0, 64
 """The program sums in an order of its own, in which errors of several operations add up."""
 
 
