@@ -103,6 +103,25 @@ class EscapesInBackward(Escapes):
         return out + 0.01 * (out - out.detach()) if torch.compiler.is_compiling() else out
 
 
+class CountsInBackward(Stock):
+    """A state that reaches a gradient only: no rounding, though no output tells."""
+
+    calls = 0
+
+    def forward(self, x, edge_index):
+        self.calls += 1
+        out = super().forward(x, edge_index)
+        return out + 0.02 * self.calls * (out - out.detach())
+
+
+@pytest.mark.parametrize("conv", [pyg.GCNConv, pyg.SAGEConv])
+def test_a_state_that_reaches_gradients_alone_is_found(conv):
+    torch.manual_seed(0)
+    data = graph()
+    with pytest.raises(graphshard.CaptureError, match=r"the gradient of .* differs"):
+        graphshard.distribute(CountsInBackward(conv))(data["x"], data["edge_index"])
+
+
 @pytest.mark.parametrize("escape", [Escapes, EscapesBeforeTheNorm, EscapesInBackward])
 @pytest.mark.parametrize("conv", [pyg.GCNConv, pyg.SAGEConv])
 def test_one_percent_is_found_in_float32(escape, conv):
