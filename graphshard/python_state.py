@@ -25,12 +25,15 @@ def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
     """What a capture bakes in: every plain Python attribute of every submodule, modes included.
 
     A model whose attributes have changed since (``model.alpha = 0.5``) is captured anew. Lists, dicts and
-    dataclasses of plain values are looked into; a tensor is the object that it is.
+    dataclasses of plain values are looked into; a parameter or buffer among them is its name, for a capture reads
+    its values anew (an ``nn.LSTM`` keeps a list of its weights); any other tensor is the object that it is.
     """
-    return tuple(
-        (path, name, describe(value, lambda array: f"array {id(array)}"))
-        for path, name, value in attributes(model)
-    )
+    state = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+    def array(value: Array) -> str:
+        return f"array {state.get(id(value), id(value))}"
+
+    return tuple((path, name, describe(value, array)) for path, name, value in attributes(model))
 
 
 def attributes(model: nn.Module) -> Iterator[tuple[str, str, Any]]:

@@ -41,6 +41,7 @@ def test_the_shims_are_still_types() -> None:
         assert issubclass(bool, int)
         assert int("101", 2) == 5
         assert int(torch.tensor(7)) == 7
+        assert len([1, 2]) == len(torch.zeros(2, 3)) == 2
         assert float("inf") > float(torch.tensor(2.5)) == 2.5
 
 
@@ -50,6 +51,18 @@ def test_a_size_from_the_data_is_the_same_on_all_ranks() -> None:
         return self.lin(x) * torch.ones(count, dtype=x.dtype).sum() / float(count)
 
     for parts in (1, 4):
+        case = fixed_case(parts=parts)
+        check_equal(model_of(forward), case.tensors, case.assignment, parts)
+
+
+def test_the_length_of_rows_is_their_number_on_one_machine() -> None:
+    def forward(self, x: Tensor, edge_index: Tensor) -> list[Tensor]:
+        rows = self.lin(x)
+        messages = rows[edge_index[0]] - rows[edge_index[1]].sin()
+        (one,) = torch.chunk(messages, chunks=1, dim=-2)
+        return [rows.split(split_size=len(rows), dim=0)[0].tanh(), one.sin(), x.sum(0) / len(x)]
+
+    for parts in (1, 3):
         case = fixed_case(parts=parts)
         check_equal(model_of(forward), case.tensors, case.assignment, parts)
 

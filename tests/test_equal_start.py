@@ -18,7 +18,7 @@ import graphshard
 from graphshard import agreement, equal_start
 from graphshard.errors import GraphshardError, RuntimeMismatch
 from graphshard.launch import launch
-from graphshard.python_state import describe
+from graphshard.python_state import describe, python_state
 from graphshard.simulate import run_ranks
 
 EDGES = torch.tensor([[0, 1, 2, 2, 3, 4, 0, 5, 5], [1, 2, 0, 3, 4, 2, 3, 5, 0]])
@@ -349,6 +349,20 @@ def test_rows_changed_by_hand_stay() -> None:
     one, two = tables_after(act, 30)
     assert same(one, two)
     assert torch.equal(one["embedding.weight"][:, 0], 7.0 + CUT)
+
+
+def test_copies_of_a_module_have_equal_attributes_and_one_with_another_table_has_not() -> None:
+    """An ``nn.LSTM`` lists its weights in an attribute: they are its parameters, whose values no capture keeps."""
+
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.table = nn.LSTM(2, 3), [torch.ones(2)]
+
+    model = Holder()
+    assert python_state(model.lstm) == python_state(copy.deepcopy(model.lstm))
+    assert python_state(model) == python_state(model)
+    assert python_state(model) != python_state(copy.deepcopy(model))  # another tensor is another constant
 
 
 # ---- attributes as text ----------------------------------------------------------------------------------------

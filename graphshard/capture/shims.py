@@ -1,7 +1,8 @@
-"""Python numbers of tensors while a model is exported: ``int(tensor)`` and ``float(tensor)`` become ``tensor.item()``.
+"""Python numbers of tensors while a model is exported.
 
-Python's ``int()`` must return a number at once, which an export has not got; ``item()`` gives a symbol that
-the program computes. PyG writes ``int(index.max()) + 1`` and ``int(batch.max()) + 1`` in many places.
+``int(tensor)`` and ``float(tensor)`` become ``tensor.item()``, ``len(tensor)`` becomes ``tensor.size(0)``: Python's
+own must return a number at once, which an export has not got, and a ``len`` would fix the number of rows. PyG
+writes ``int(index.max()) + 1`` and ``int(batch.max()) + 1`` in many places.
 """
 
 from __future__ import annotations
@@ -56,13 +57,18 @@ class _Float(metaclass=_SameInstances):
         return builtins.float(value)
 
 
+def _len(value: Any) -> Any:
+    """``len`` that keeps the symbol of a tensor's number of rows."""
+    return value.size(0) if isinstance(value, Tensor) and value.dim() else builtins.len(value)
+
+
 @contextlib.contextmanager
 def symbolic_numbers(model: nn.Module) -> Iterator[None]:
-    """Let ``int()`` and ``float()`` of PyG and of the files that define the model's modules keep symbols."""
+    """Let ``int()``, ``float()`` and ``len()`` of PyG and of the files that define the model's modules keep symbols."""
     changed: list[tuple[ModuleType, str]] = []
     try:
         for module in _modules_of(model):
-            for name, shim in (("int", _Int), ("float", _Float)):
+            for name, shim in (("int", _Int), ("float", _Float), ("len", _len)):
                 if name not in vars(module):
                     setattr(module, name, shim)
                     changed.append((module, name))
