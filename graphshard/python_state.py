@@ -40,7 +40,7 @@ def attributes(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """(module path, name, value) of every attribute that is not ``nn.Module``'s own bookkeeping."""
     bookkeeping = vars(nn.Module()).keys() - {"training"}
     for path, module in model.named_modules():
-        for name, value in vars(module).items():
+        for name, value in sorted(vars(module).items()):  # a copy may have been given them in another order
             if name not in bookkeeping and not isinstance(value, nn.Module):
                 yield path, name, value
 
