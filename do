@@ -4,6 +4,7 @@
 #   ./do test  [options]   the tests (pytest)
 #   ./do check             ruff, mypy and the tests: what CI runs
 #   ./do versions SPEC     the tests of other versions of torch and PyG (.ci/versions)
+#   ./do rooms             the folders and what they import, floor by floor
 #   ./do COMMAND ...       any other graphshard command, such as: ./do verify gat karate
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -33,7 +34,11 @@ case "$job" in
         exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
         ;;
     versions) exec .ci/versions "$@" ;; # in environments of their own
-    help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
+    help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+    rooms)
+        install dev
+        exec .venv/bin/python -m graphshard.tools.rooms
+        ;;
     bench | coverage)
         install dev
         exec .venv/bin/graphshard "$job" "$@"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from graphshard.capture.replacements import replace
     from graphshard.check.report import Report
     from graphshard.check.verify import verify
-    from graphshard.differ import Diff
     from graphshard.errors import (
         CaptureError,
         DataError,
@@ -29,16 +28,17 @@ if TYPE_CHECKING:
         ShardError,
         UnsupportedOperation,
     )
-    from graphshard.inspect_model import diff
-    from graphshard.ops import ByteCounter, count_bytes
-    from graphshard.partition_report import PartitionReport
-    from graphshard.partitioning import ShardedGraph, partition
-    from graphshard.passes.pipeline import Options
-    from graphshard.reductions import mean, sum
-    from graphshard.roles import Role
+    from graphshard.graph.roles import Role
+    from graphshard.ops.exchange import ByteCounter, count_bytes
+    from graphshard.ops.totals import mean, sum
+    from graphshard.options import Options
+    from graphshard.partitioning.partition import ShardedGraph, partition
+    from graphshard.partitioning.report import PartitionReport
+    from graphshard.preview import diff
     from graphshard.rules import register_rule
-    from graphshard.shard import Shard
-    from graphshard.shard_io import load_shard
+    from graphshard.shard.files import load_shard
+    from graphshard.shard.shard import Shard
+    from graphshard.show.differ import Diff
     from graphshard.version import __version__
 
 __all__ = [
@@ -77,7 +77,7 @@ _HOMES = {
     "capture.replacements": ("replace",),
     "check.report": ("Report",),
     "check.verify": ("verify",),
-    "differ": ("Diff",),
+    "show.differ": ("Diff",),
     "errors": (
         "CaptureError",
         "DataError",
@@ -88,16 +88,16 @@ _HOMES = {
         "ShardError",
         "UnsupportedOperation",
     ),
-    "inspect_model": ("diff",),
-    "ops": ("ByteCounter", "count_bytes"),
-    "partitioning": ("ShardedGraph", "partition"),
-    "partition_report": ("PartitionReport",),
-    "passes.pipeline": ("Options",),
-    "reductions": ("mean", "sum"),
-    "roles": ("Role",),
+    "preview": ("diff",),
+    "ops.exchange": ("ByteCounter", "count_bytes"),
+    "partitioning.partition": ("ShardedGraph", "partition"),
+    "partitioning.report": ("PartitionReport",),
+    "options": ("Options",),
+    "ops.totals": ("mean", "sum"),
+    "graph.roles": ("Role",),
     "rules": ("register_rule",),
-    "shard": ("Shard",),
-    "shard_io": ("load_shard",),
+    "shard.shard": ("Shard",),
+    "shard.files": ("load_shard",),
     "version": ("__version__",),
 }
 """Each module with the public names that it holds."""

@@ -1,6 +1,6 @@
 """``python -m graphshard``: the command line."""
 
-from graphshard.tools.cli import main
+from graphshard.tools.cli.app import main
 
 if __name__ == "__main__":
     main()

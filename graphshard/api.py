@@ -11,27 +11,28 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from graphshard.agreement import Agreement, Call, same_on_ranks
-from graphshard.arguments import Bound, bind
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
 from graphshard.check.module import check_capture, check_size, small_sizes
-from graphshard.equal_start import become_first
 from graphshard.errors import (
     CaptureError,
     GraphshardError,
     ShardError,
     UnsupportedOperation,
 )
-from graphshard.groups import all_gather_object, default_group, group_size, meet_threads
-from graphshard.hoisted import Constants
-from graphshard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
-from graphshard.passes.pipeline import Options, Stage
-from graphshard.python_state import python_state
-from graphshard.roles import GivenRole, Member, as_member
-from graphshard.runtime import Compiled, State, compile_captured, graph_inputs, run
-from graphshard.shard import Shard
+from graphshard.execute.agreement import Agreement, Call, same_on_ranks
+from graphshard.execute.bind import Bound, bind
+from graphshard.execute.constants import Constants
+from graphshard.execute.python_state import python_state
+from graphshard.execute.run import Compiled, State, compile_captured, graph_inputs, run
+from graphshard.graph.roles import GivenRole, Member, as_member
+from graphshard.ir.program import Stage
+from graphshard.options import Options
+from graphshard.ranks.equal_start import become_first
+from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
+from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
+from graphshard.shard.shard import Shard
 
 __all__ = ["DistributedModule", "distribute"]
 

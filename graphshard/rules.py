@@ -9,10 +9,7 @@
         return call.values("x").plain()
 """
 
-from graphshard.passes.rules.call import Call, Rule, same_rows
-from graphshard.passes.rules.pointwise import broadcast_rows, pointwise
-from graphshard.passes.rules.registry import register_rule
-from graphshard.placement import (
+from graphshard.ir.placement import (
     Edges,
     Halo,
     Joined,
@@ -25,6 +22,9 @@ from graphshard.placement import (
     Size,
     replicated,
 )
+from graphshard.passes.infer.register_rule import register_rule
+from graphshard.passes.infer.rules.call import Call, Rule, same_rows
+from graphshard.passes.infer.rules.pointwise import broadcast_rows, pointwise
 
 __all__ = [
     "Call",

@@ -1,4 +1,4 @@
-"""The passes: one file a pass, the file named as the pass. Start reading at ``base.py``."""
+"""The passes: one file a pass, the file named as the pass. ``infer/`` holds the placement rules."""
 
 if __name__ != "graphshard.passes":
     raise ImportError(

@@ -1,102 +1,66 @@
-"""The architecture, enforced: what may import what.
-
-errors, halo, roles, placement  <-  kernels  <-  partition, shard, ops, printing  <-  passes  <-  capture, runtime,
-                                check  <-  api  <-  tools
-"""
+"""The architecture, enforced: the folders are its layers, and nothing imports in a circle."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
+from support.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+from graphshard.tools import rooms
 
-LAYERS: list[set[str]] = [
-    {"errors", "version", "halo", "roles", "placement", "sets", "paths"},
-    {"kernels"},
-    {
-        *(
-            "groups",
-            "ops",
-            "local_ops",
-            "dropout",
-            "aggregation",
-            "combined",
-            "overlap",
-            "simulate",
-            "launch",
-            "reductions",
-        ),
-        *("float_order", "memory", "copies", "stacking", "node_parameters", "equal_start", "checksums"),
-        *(
-            "graphdata",
-            "graph_readers",
-            "graph_sets",
-            "numbering",
-            "assign",
-            "partitioning",
-            "partition_report",
-        ),
-        *("shard", "set_shards", "type_shard", "gather_rows", "shard_io", "shard_content", "shard_manifest"),
-        *("shard_checks", "array_pickle", "rank_notes"),
-        *("data", "data_files", "node_task"),
-    },
-    {"passes"},
-    {"printing", "names", "differ", "costs", "rules"},
-    {"capture", "runtime", "hoisted", "arguments", "check", "python_state", "agreement"},
-    {"api", "inspect_model", "training"},
-    {"tools"},
-]
-FREE = {"graphshard", "graphshard.__main__"}  # all that is public, and the command line
+HOUSE = rooms.module_graph()
 
 
-def modules() -> dict[str, Path]:
-    """Dotted name -> file of every module, the top-level folders under their installed names."""
-    found = {}
-    folders = {"graphshard": "graphshard", "passes": "graphshard.passes", "tools": "graphshard.tools"}
-    for folder, prefix in folders.items():
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            inside = path.relative_to(ROOT / folder).with_suffix("").parts
-            if folder == "graphshard" and inside[0] in ("passes", "tools"):
-                continue
-            name = ".".join((prefix, *inside)).removesuffix(".__init__")
-            found[name] = path
-    return found
+def test_no_folder_and_no_file_imports_in_a_circle() -> None:
+    assert not rooms.circles(HOUSE)
+    assert not rooms.circles(rooms.room_graph(HOUSE))
 
 
-def imports(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    return names
+def test_a_circle_would_be_found() -> None:
+    """By way of a third, and inside of a function: the check itself can fail."""
+    planted = HOUSE.copy()
+    planted.add_edge("graphshard.graph.schema", "graphshard.passes.pipeline")
+    assert rooms.circles(rooms.room_graph(planted))
 
 
-def layer_of(name: str) -> int | None:
-    parts = name.split(".")
-    if parts[0] != "graphshard" or len(parts) == 1:
-        return None
-    return next((i for i, layer in enumerate(LAYERS) if parts[1] in layer), None)
+def test_the_package_knows_the_passes_by_few_doors() -> None:
+    doors = rooms.doors(HOUSE)
+    assert 0 < len(doors) <= 4
+    assert len({a for a, _ in doors}) <= 2
 
 
-def test_every_module_has_a_layer() -> None:
-    unplaced = [name for name in modules() if name not in FREE and layer_of(name) is None]
-    assert not unplaced
+def test_few_files_stand_in_the_hall() -> None:
+    assert len(list((ROOT / "graphshard").glob("*.py"))) <= 12
 
 
-@pytest.mark.parametrize("name", sorted(set(modules()) - FREE))
-def test_a_module_imports_its_own_layer_or_a_lower_one(name: str) -> None:
-    own = layer_of(name)
-    assert own is not None
-    above = {i for i in imports(modules()[name]) if (layer_of(i) or 0) > own}
-    assert not above
+def test_every_room_says_what_it_is_for() -> None:
+    said = rooms.purposes()
+    assert said.keys() >= set(rooms.room_graph(HOUSE))
+    assert all(len(text) > 20 for text in said.values())
+
+
+def test_imports_are_absolute() -> None:
+    for path in rooms.modules().values():
+        assert "\nfrom ." not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_library_does_not_import_the_command_line() -> None:
+    up = [
+        (a, b)
+        for a, b in HOUSE.edges
+        if b.startswith("graphshard.tools") and not a.startswith("graphshard.tools")
+    ]
+    assert not up
+
+
+def test_a_built_package_holds_every_folder() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {n for n, path in rooms.modules().items() if path.name == "__init__.py"}
+    assert set(project) == folders
 
 
 def test_the_folders_are_not_importable_under_another_name() -> None:
@@ -110,6 +74,7 @@ def test_the_folders_are_not_importable_under_another_name() -> None:
         sys.path.remove(str(ROOT))
 
 
-def test_files_stay_small() -> None:
-    long = {name: n for name, path in modules().items() if (n := len(path.read_text().splitlines())) > 320}
-    assert not long
+def test_the_house_can_be_printed() -> None:
+    text = rooms.report()
+    assert "circle" not in text.split("doors")[0].split("floor 0")[0].split("\n")[0]
+    assert "passes.exact" in text

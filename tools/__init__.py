@@ -1,4 +1,4 @@
-"""The command line: ``cli.py`` and one thin file for each subcommand."""
+"""The command line and what serves it alone; nothing in graphshard imports it."""
 
 if __name__ != "graphshard.tools":
     raise ImportError(

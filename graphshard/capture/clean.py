@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from graphshard.capture.composites import decompositions
 from graphshard.capture.opaque import OPAQUE
 from graphshard.errors import CaptureError
-from graphshard.passes.source import where
+from graphshard.ir.source import where
 
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:

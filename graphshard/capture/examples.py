@@ -17,8 +17,8 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.sparse import SparseStandIn
-from graphshard.roles import Role
-from graphshard.sets import Schema, Sizes
+from graphshard.graph.roles import Role
+from graphshard.graph.schema import Schema, Sizes
 
 MOST_ROWS = 2**31 - 1
 """Of any set that a program is captured for."""

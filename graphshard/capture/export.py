@@ -28,7 +28,7 @@ from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
 from graphshard.errors import CaptureError, GraphshardError
-from graphshard.passes.base import Program
+from graphshard.ir.program import Program
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from graphshard.capture.clean import tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.errors import CaptureError
-from graphshard.passes.base import Input, Output, Program
-from graphshard.placement import Edges, Owned, Placed, Points, Rows, replicated
-from graphshard.roles import Role
-from graphshard.sets import Schema
+from graphshard.graph.roles import Role
+from graphshard.graph.schema import Schema
+from graphshard.ir.placement import Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.ir.program import Input, Output, Program
 
 
 def to_program(exported: ExportedProgram, signature: Signature) -> Program:

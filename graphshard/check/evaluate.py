@@ -15,12 +15,12 @@ from graphshard.capture.export import uncompiled
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.check.fixed_random import without_dropout
 from graphshard.check.probe import SECOND, Probed, Value
-from graphshard.hoisted import Constants
+from graphshard.execute.constants import Constants
+from graphshard.execute.run import State, graph_inputs, program_inputs
+from graphshard.graph.roles import Member, Role
 from graphshard.kernels.random_bits import random_bits
-from graphshard.ops import all_reduce, replicated_output
-from graphshard.roles import Member, Role
-from graphshard.runtime import State, graph_inputs, program_inputs
-from graphshard.shard import Shard
+from graphshard.ops.exchange import all_reduce, replicated_output
+from graphshard.shard.shard import Shard
 
 _SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask
 

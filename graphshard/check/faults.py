@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from graphshard import ops
-from graphshard.aggregation import weighted_sum
-from graphshard.local_ops import pad_halo
-from graphshard.overlap import SplitStructure, overlapped_sum
-from graphshard.passes.gradient_flow import gradient_flow
-from graphshard.runtime import Compiled
-from graphshard.stacking import stack_ranks
+from graphshard.execute.run import Compiled
+from graphshard.ir.gradient_flow import gradient_flow
+from graphshard.ops import exchange as ops
+from graphshard.ops.aggregation import weighted_sum
+from graphshard.ops.local import pad_halo
+from graphshard.ops.overlap import SplitStructure, overlapped_sum
+from graphshard.ops.stack import stack_ranks
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphshard import dropout, local_ops
-from graphshard.runtime import Compiled
+from graphshard.execute.run import Compiled
+from graphshard.ops import dropout
+from graphshard.ops import local as local_ops
 
 
 class _NoDropout(TorchFunctionMode):

@@ -14,11 +14,11 @@ from graphshard.capture.export import run_eagerly
 from graphshard.check.compare import largest_difference
 from graphshard.check.fixed_random import drop_dropout, without_dropout
 from graphshard.errors import CaptureError
-from graphshard.halo import HaloPlan
-from graphshard.runtime import Compiled, State, graph_inputs, program_inputs
-from graphshard.set_shards import EdgeShard, NodeShard
-from graphshard.sets import Schema, Sizes
-from graphshard.shard import Shard
+from graphshard.execute.run import Compiled, State, graph_inputs, program_inputs
+from graphshard.graph.schema import Schema, Sizes
+from graphshard.shard.halo import HaloPlan
+from graphshard.shard.parts import EdgeShard, NodeShard
+from graphshard.shard.shard import Shard
 
 Values = dict[str, Tensor | None]
 """Outputs and gradients by name; None where there is no gradient."""

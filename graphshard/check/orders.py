@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from graphshard.check.compare import Key, compare
 from graphshard.check.evaluate import Case, run_program
 from graphshard.check.probe import Probed, Value
-from graphshard.roles import Member, Role
-from graphshard.shard import Shard
+from graphshard.graph.roles import Member, Role
+from graphshard.shard.shard import Shard
 
 ORDERS = 4
 """How many random orders are tried."""

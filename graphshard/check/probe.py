@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from graphshard.names import item_of, op_name
-from graphshard.passes.base import Emitter, Output
-from graphshard.passes.row_ids import row_ids
-from graphshard.placement import Placed
-from graphshard.runtime import Compiled
+from graphshard.execute.run import Compiled
+from graphshard.ir.placement import Placed
+from graphshard.ir.program import Emitter, Output
+from graphshard.ir.row_ids import row_ids
+from graphshard.show.names import item_of, op_name
 
 EXCHANGES = {
     "graphshard.halo_sync": "halo sync",

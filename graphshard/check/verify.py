@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphshard.arguments import bind
 from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
@@ -26,17 +25,18 @@ from graphshard.check.probe import EXCHANGES, Probed, Value, probe
 from graphshard.check.report import Report, Row
 from graphshard.check.rows import report_rows
 from graphshard.errors import GraphshardError
-from graphshard.graphdata import as_graph_data
-from graphshard.groups import default_group
-from graphshard.launch import launch
-from graphshard.node_parameters import GivenParameters, sets_of, with_owned_rows
-from graphshard.partitioning import partition
-from graphshard.passes.pipeline import Options
-from graphshard.roles import GivenRole, Member, Role, as_member
-from graphshard.runtime import Compiled, compile_captured
-from graphshard.shard import Shard
-from graphshard.shard_io import load_shard, save
-from graphshard.simulate import run_ranks
+from graphshard.execute.bind import bind
+from graphshard.execute.run import Compiled, compile_captured
+from graphshard.graph.data import as_graph_data
+from graphshard.graph.roles import GivenRole, Member, Role, as_member
+from graphshard.options import Options
+from graphshard.partitioning.partition import partition
+from graphshard.ranks.groups import default_group
+from graphshard.ranks.launch import launch
+from graphshard.ranks.simulate import run_ranks
+from graphshard.shard.files import load_shard, save
+from graphshard.shard.node_parameters import GivenParameters, sets_of, with_owned_rows
+from graphshard.shard.shard import Shard
 
 EXACT = 1e-9
 """How far float64 may be off, relative to a value's scale: rounding of sums in another order."""

@@ -22,8 +22,8 @@ class Kernels(Protocol):
     """Loops over the edges of each group, and over the elements of rows.
 
     Feature tensors are ``[rows, heads, width]``. Weights, scores and results that belong to edges are ``[edges,
-    heads]``, in the order of the edges' numbers. Nothing here has a gradient: see ``graphshard.aggregation`` and
-    ``graphshard.dropout``.
+    heads]``, in the order of the edges' numbers. Nothing here has a gradient: see ``graphshard.ops.aggregation`` and
+    ``graphshard.ops.dropout``.
     """
 
     def sums(self, grouped: Grouped, weight: Tensor | None, table: Tensor) -> Tensor:

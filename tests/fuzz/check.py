@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from equality import Compilations, arguments_of, check_equal, proves_something
-from strategies import Case
+from support.equality import Compilations, arguments_of, check_equal, proves_something
+from support.strategies import Case
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 

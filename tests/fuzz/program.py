@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
-from strategies import EDGE_FEATURES, FEATURES
+from support.strategies import EDGE_FEATURES, FEATURES
 from torch import nn
 
 from fuzz import messages, rows, whole

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from strategies import Case, cases
+from support.strategies import Case, cases
 
 from fuzz.check import FAILED, Verdict, judge
 from fuzz.program import FuzzedProgram, fuzzed_programs

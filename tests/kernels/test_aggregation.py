@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples
+from support.strategies import examples
 from torch import Tensor
 
-from graphshard import aggregation
 from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import kernels_for, using
 from graphshard.kernels.structure import Structure
+from graphshard.ops import aggregation
 
 pytestmark = pytest.mark.versions
 

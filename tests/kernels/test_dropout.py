@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples
+from support.strategies import examples
 from torch import Tensor
 
-from graphshard import dropout
 from graphshard.kernels.interface import using
 from graphshard.kernels.random_bits import random_bits
+from graphshard.ops import dropout
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

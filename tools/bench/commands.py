@@ -214,7 +214,7 @@ def _about(shape: Shape) -> str:
 
 
 def _cores() -> int:
-    from graphshard.launch import usable_cores
+    from graphshard.ranks.launch import usable_cores
 
     return max(2, usable_cores())
 

@@ -10,10 +10,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from graphshard.aggregation import edge_softmax, edge_structure, extreme, weighted_sum
 from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import using
 from graphshard.kernels.structure import Structure
+from graphshard.ops.aggregation import edge_softmax, edge_structure, extreme, weighted_sum
 
 HEADS = 4
 

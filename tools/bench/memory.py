@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphshard.errors import GraphshardError
-from graphshard.memory import allocator_environment
+from graphshard.ranks.memory import allocator_environment
 from graphshard.tools.bench.systems import Measured, System, measure
 
 MODELS = {"sage3-dropout": "dropout 0.5", "sage3": "no dropout"}

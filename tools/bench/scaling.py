@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from graphshard.aggregation import edge_structure, weighted_sum
-from graphshard.assign import metis
-from graphshard.launch import launch
+from graphshard.ops.aggregation import edge_structure, weighted_sum
+from graphshard.partitioning.assign import metis
+from graphshard.ranks.launch import launch
 
 HIDDEN, CLASSES = 128, 32
 LINKS = {"1 Gbit/s": 1e9 / 8, "10 Gbit/s": 10e9 / 8, "100 Gbit/s": 100e9 / 8}

@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 import graphshard
-from graphshard.groups import count_bytes
-from graphshard.launch import PRELOADED
+from graphshard.ranks.groups import count_bytes
+from graphshard.ranks.launch import PRELOADED
 from graphshard.tools.bench import pyg_models
 
 

@@ -21,7 +21,7 @@ import torch
 
 import graphshard
 from graphshard.errors import GraphshardError
-from graphshard.memory import allocator_environment
+from graphshard.ranks.memory import allocator_environment
 from graphshard.tools.bench.generate import Shape, power_law_graph
 
 WORKER = Path(__file__).with_name("worker.py")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphshard.assign import metis
-from graphshard.graphdata import GraphData, as_graph_data
-from graphshard.partitioning import ShardedGraph, partition
-from graphshard.shard import Shard
+from graphshard.graph.data import GraphData, as_graph_data
+from graphshard.partitioning.assign import metis
+from graphshard.partitioning.partition import ShardedGraph, partition
+from graphshard.shard.shard import Shard
 from graphshard.tools.zoo.configuration import CLASSES, EDGE_FEATURES, FEATURES, HIDDEN
 
 NODES = 24

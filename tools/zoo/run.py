@@ -20,18 +20,18 @@ from graphshard.check.faults import Fault
 from graphshard.check.report import Row
 from graphshard.check.verify import Parts, Prepared, Setting, Verification
 from graphshard.errors import CaptureError, UnsupportedOperation
-from graphshard.inspect_model import HaloCounts, describe
-from graphshard.node_parameters import sets_of
-from graphshard.passes.pipeline import Options
-from graphshard.roles import as_member
-from graphshard.runtime import compile_captured
+from graphshard.execute.run import compile_captured
+from graphshard.graph.roles import as_member
+from graphshard.options import Options
+from graphshard.preview import HaloCounts, describe
+from graphshard.shard.node_parameters import sets_of
 from graphshard.tools.zoo.configuration import Configuration
 from graphshard.tools.zoo.graphs import ROLES, cut_graph
 
 # What PyG says where an optional package of its own is missing.
 _MISSING = re.compile(r"(torch|pyg)[-_](cluster|lib|sparse|scatter|spline[-_]conv)|No module named", re.I)
 
-# The places that an error names: passes/source.py and capture/explain.py write them.
+# The places that an error names: graphshard/ir/source.py and capture/explain.py write them.
 _MODULE = r"in (?:module '[^']*' \(\w+\)|[A-Z_]\w*)"
 _LINE = r"[^\s`]+:\d+: `[^`]*`"
 

@@ -1,0 +1,1 @@
+"""One step of a compiled program on one rank. Imports the pipeline of passes, and what lies below it."""

@@ -1,0 +1,244 @@
+"""What ranks compare before they exchange anything: a few numbers in each call, and words where these differ.
+
+::
+
+    rank 0   facts --> digest --+                       +--> run
+                                +--> equal on all? -- yes
+    rank 1   facts --> digest --+                  -- no --> exchange the facts, name what differs, raise
+
+Facts are all that decides the program and its result: the model's classes, attributes, modes and shapes, options,
+the partition, versions. Every rank sees the same digests, so either all exchange their facts or none does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from graphshard.errors import RuntimeMismatch
+from graphshard.execute.bind import Bound
+from graphshard.execute.python_state import Array, attributes, describe
+from graphshard.options import Options
+from graphshard.ranks.checksums import checksum, digest_of
+from graphshard.ranks.groups import all_gather_numbers, all_gather_object
+from graphshard.version import __version__
+
+Facts = dict[str, str]
+"""What decides a result -> its value, both as a message says them."""
+
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a distributed module, as far as ranks must agree on it.
+
+    Attributes:
+        model: the rank's module.
+        own_rows: ``state_dict`` keys of the parameters of which each rank holds rows of its own.
+        bound: the arguments.
+        options: of the passes.
+        check_every: how often values are compared.
+        step: how many training forwards there were.
+    """
+
+    model: nn.Module
+    own_rows: frozenset[str]
+    bound: Bound
+    options: Options
+    check_every: int
+    step: int
+
+
+def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
+    """(what it is called in messages, tensor) of every parameter and buffer that all ranks hold alike.
+
+    Tied ones come once. Own rows, and parameters that have no shape yet, are left out.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in own_rows and not is_lazy(parameter):
+            yield f"parameter {name!r}", parameter
+    for name, buffer in model.named_buffers():
+        if not is_lazy(buffer):
+            yield f"buffer {name!r}", buffer
+
+
+def facts_of(call: Call) -> Facts:
+    """All that must be equal on all ranks, but the values of parameters and buffers."""
+    bound = call.bound
+    return {
+        "graphshard's version": str(__version__),
+        "torch's version": torch.__version__,
+        "torch's default dtype": str(torch.get_default_dtype()),
+        "the partition (of one save, or of equal data cut alike)": bound.shard.partition_id,
+        "torch.is_grad_enabled()": str(torch.is_grad_enabled()),
+        "the option check_every": str(call.check_every),
+        "the device": bound.signature.device.type,
+        **{f"the option {f.name}": str(getattr(call.options, f.name)) for f in fields(call.options)},
+        **{
+            f"argument {name!r}": str(leaf)
+            for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True)
+        },
+        **_modules(call.model),
+        **_tensors(call.model, call.own_rows),
+        "the arguments' structure": str(bound.signature.structure),
+    }
+
+
+def values_of(call: Call) -> Facts:
+    """A checksum of every parameter and buffer that all ranks hold alike; one copy from the device."""
+    named = list(same_on_ranks(call.model, call.own_rows))
+    if not named:
+        return {}
+    sums = torch.stack([checksum(tensor).to(call.bound.signature.device) for _, tensor in named]).tolist()
+    return {
+        f"the checksum of {name} after {call.step} training steps": f"{a & _MASK:016x}{b & _MASK:016x}"
+        for (name, _), (a, b) in zip(named, sums, strict=True)
+    }
+
+
+_MASK = (1 << 64) - 1
+
+
+def digest(facts: Mapping[str, str]) -> int:
+    """63 bits that differ where the facts do, their order included."""
+    text = "\0".join(part for item in facts.items() for part in item)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+class Agreement:
+    """Comparisons of one distributed module; facts that were digested before are not put into words again."""
+
+    def __init__(self) -> None:
+        self._digests: dict[Hashable, int] = {}
+
+    def reach(self, call: Call, key: Hashable, captures: bool, values: bool, group: str) -> bool:
+        """Meet all ranks and find out whether they are about to do the same. Collective.
+
+        Args:
+            call: this rank's.
+            key: what a capture of the model depends on.
+            captures: whether this rank has to capture the model for this call.
+            values: compare the values of parameters and buffers as well.
+            group: the process group's name.
+
+        Returns:
+            Whether any rank has to capture.
+
+        Raises:
+            RuntimeMismatch: on every rank, with the same sentence: the ranks differ.
+        """
+        known = (key, _outside(call))
+        if known not in self._digests:
+            self._digests[known] = digest(facts_of(call))
+        now = {
+            "the number of training steps": str(call.step),
+            "this call's comparison of values": str(values),
+        }
+        if values:
+            now |= values_of(call)
+        mine = [self._digests[known], digest(now), call.bound.shard.rank, int(captures)]
+        everyone = all_gather_numbers(mine, call.bound.signature.device, group)
+        if any(other[:2] != everyone[0][:2] for other in everyone):
+            raise RuntimeMismatch(_sentence(all_gather_object(facts_of(call) | now, group)))
+        for rank, (_, _, shard, _) in enumerate(everyone):
+            if shard != rank:
+                raise RuntimeMismatch(
+                    f"rank {rank} holds shard {shard}: each rank must hold the shard of its own number"
+                )
+        return any(other[-1] for other in everyone)
+
+
+def _outside(call: Call) -> Hashable:
+    """What facts depend on besides the attributes and arguments that a capture depends on."""
+    tensors = (*call.model.parameters(), *call.model.buffers())
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        call.bound.shard.partition_id,
+        tuple((id(t), t.dtype, None if is_lazy(t) else t.shape, t.requires_grad) for t in tensors),
+    )
+
+
+def _sentence(everyone: list[Facts]) -> str:
+    first = everyone[0]
+    rank, other = next(
+        (rank, facts) for rank, facts in enumerate(everyone) if list(facts.items()) != list(first.items())
+    )
+    found = [
+        f"{name} is {_short(first.get(name))} on rank 0 but {_short(other.get(name))} on rank {rank}"
+        for name in {**first, **other}
+        if first.get(name) != other.get(name)
+    ] or [f"the modules or parameters of rank {rank} are made in another order than those of rank 0"]
+    more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return (
+        f"the ranks disagree on the call: {'; '.join(found[:_MOST_NAMED])}{more}. Every rank must make the same "
+        "model, with the same options and of one partition's shards, and call it in the same way"
+    )
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "missing"
+    return value if len(value) <= 80 else f"{value[:60]}... ({digest({'': value}):x})"
+
+
+def _modules(model: nn.Module) -> Facts:
+    facts = {}
+    for path, module in model.named_modules():
+        kind = type(module)
+        facts[f"the class of {_called(path)}"] = f"{kind.__module__}.{kind.__qualname__}"
+    for path, name, value in attributes(model):
+        if name == "training":
+            facts[f"the mode of {_called(path)}"] = "training" if value else "evaluation"
+        else:
+            facts[f"attribute {(f'{path}.{name}' if path else name)!r}"] = describe(value, _content)
+    return facts
+
+
+def _called(path: str) -> str:
+    return f"module {path!r}" if path else "the model"
+
+
+def _tensors(model: nn.Module, own_rows: frozenset[str]) -> Facts:
+    facts: Facts = {}
+    first: dict[int, str] = {}
+    kinds = {
+        "parameter": model.named_parameters(remove_duplicate=False),
+        "buffer": model.named_buffers(remove_duplicate=False),
+    }
+    for kind, named in kinds.items():
+        for name, tensor in named:
+            called = f"{kind} {name!r}"
+            facts[called] = _tensor(tensor, name in own_rows)
+            if id(tensor) in first:
+                facts[called] += f", the same as {first[id(tensor)]}"
+            first.setdefault(id(tensor), called)
+    return facts
+
+
+def _tensor(tensor: Tensor, own_rows: bool) -> str:
+    if is_lazy(tensor):
+        return "not initialised"
+    sizes = ["rows", *tensor.shape[1:]] if own_rows else list(tensor.shape)
+    grad = ", requires_grad" if tensor.requires_grad else ""
+    text = f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, sizes))}]{grad}"
+    # A sparse one is not made equal: it must be.
+    return text if tensor.layout is torch.strided else f"{text}, {tensor.layout}, {_content(tensor)}"
+
+
+def _content(array: Array) -> str:
+    """A tensor or array that is no parameter or buffer: capture bakes it in, so its content must be equal."""
+    if isinstance(array, np.ndarray):
+        if array.dtype == object:
+            return "an array of objects"
+        kind, array = str(array.dtype), torch.from_numpy(array.copy().reshape(-1).view(np.uint8))
+    else:
+        kind = str(array.dtype).removeprefix("torch.")
+    return f"{kind}{list(array.shape)} with content {digest_of([('', array)])[:8]}"

@@ -1,0 +1,225 @@
+"""From the arguments of one call to what capture and the program need: a shard, a signature, flat tensors.
+
+Tensors of a shard are recognised by the mark the shard put on them; others (computed from them, or whole
+graphs on a single rank) get the one role that fits their dtype and shape on *every* rank, or none.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from graphshard.capture.examples import Signature, TensorSpec
+from graphshard.capture.refusals import check_arguments
+from graphshard.errors import RuntimeMismatch, ShardError
+from graphshard.graph.roles import Member, Role, role_candidates
+from graphshard.partitioning.partition import partition
+from graphshard.ranks.groups import all_gather_object, group_size
+from graphshard.shard.shard import Shard, shard_tensor_of
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One call, bound: the shard it runs on, its signature, and the program's flat user inputs."""
+
+    shard: Shard
+    signature: Signature
+    flat: list[Tensor]
+
+
+def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Forward's arguments taken from a shard by name (by position where the data was a sequence).
+
+    Raises:
+        ShardError: forward needs an argument that the shard does not have.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if shard.positional:
+        heads = dict.fromkeys(shard.paths.get(name, (name,))[0] for name in shard.tensors)
+        return tuple(shard.argument(str(head)) for head in heads), {}
+    kwargs: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        found = _argument(shard, name)
+        if found is not None:
+            kwargs[name] = found
+        elif parameter.default is parameter.empty:
+            raise ShardError(
+                f"forward needs {name!r}, which the shard does not have (it has "
+                f"{', '.join(shard.tensors)}); add it to the data before partition(), or pass it"
+            )
+    return (), kwargs
+
+
+def _argument(shard: Shard, name: str) -> Any:
+    try:
+        return shard.argument(name)
+    except KeyError:
+        return None
+
+
+def names_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """What each flattened argument is called: forward's parameter name and the path inside it."""
+    return [
+        name for argument, value in _by_name(model, args, kwargs).items() for name in _nested(argument, value)
+    ]
+
+
+def _nested(name: str, value: Any) -> list[str]:
+    return [name + pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
+
+
+def bind(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    roles: Mapping[str, Member],
+    group: str,
+    agreed: dict[Any, tuple[Member, ...]],
+) -> Bound:
+    """Bind one call of the distributed module.
+
+    Args:
+        model: the user's module.
+        args, kwargs: the call's arguments, or a single Shard.
+        roles: roles the user gave, by argument name.
+        group: the process group's name; a new kind of unmarked argument is agreed on over it.
+        agreed: roles that the ranks agreed on before; added to.
+
+    Raises:
+        ShardError: a tensor does not fit the shard, or an argument is missing.
+        RuntimeMismatch: the ranks disagree on what a tensor is.
+        CaptureError: an argument that cannot be captured.
+    """
+    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs:
+        args, kwargs = from_shard(model, args[0])
+    names = names_of(model, args, kwargs)
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    check_arguments({n: v for n, v in zip(names, leaves, strict=True) if not isinstance(v, Tensor)})
+    tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
+    arguments = _by_name(model, args, kwargs)
+    shard, found = _place(tensors, arguments, roles, group, agreed)
+    specs, flat = [], []
+    for name, leaf in zip(names, leaves, strict=True):
+        if not isinstance(leaf, Tensor):
+            specs.append(leaf)
+            continue
+        value = shard.tensors[name] if name in shard.tensors and leaf.layout is not torch.strided else leaf
+        specs.append(_spec(name, value, found[name], shard))
+        flat += [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
+    device = flat[0].device if flat else torch.device("cpu")
+    signature = Signature(tuple(specs), structure, tuple(names), shard.schema, device=device)
+    return Bound(shard, signature, flat)
+
+
+def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, in order, by the name of forward's parameter."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
+    named: dict[str, Any] = {}
+    for i, value in enumerate(args):
+        own = i < len(parameters) and parameters[i].kind is not parameters[i].VAR_POSITIONAL
+        named[parameters[i].name if own else f"{variadic}{i}"] = value
+    return named | dict(kwargs)
+
+
+def _place(
+    tensors: dict[str, Tensor],
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Member],
+    group: str,
+    agreed: dict[Any, tuple[Member, ...]],
+) -> tuple[Shard, dict[str, Member]]:
+    marks = {name: mark for name, t in tensors.items() if (mark := shard_tensor_of(t)) is not None}
+    shards = {id(mark.shard): mark.shard for mark in marks.values()}
+    if len(shards) > 1:
+        raise ShardError("the arguments are tensors of different shards; pass tensors of one shard")
+    if not shards:
+        return _whole_graph(tensors, arguments, given, group)
+    shard = next(iter(shards.values()))
+    members = {name: mark.member for name, mark in marks.items()} | {
+        name: _known(member, name, shard)
+        for name, member in given.items()
+        if name in tensors and name not in marks
+    }
+    unknown = {name: t for name, t in tensors.items() if name not in members}
+    if unknown:
+        key = tuple((name, t.dtype, t.dim(), tuple(t.shape[1:])) for name, t in unknown.items())
+        if key not in agreed:
+            agreed[key] = _agree(unknown, shard, group)
+        members |= dict(zip(unknown, agreed[key], strict=True))
+    return shard, members
+
+
+def _known(member: Member, name: str, shard: Shard) -> Member:
+    """A role that the user gave, which must speak of a set of the shard."""
+    nodes = member.role is Role.NODE
+    sets = shard.node_sets if nodes else shard.edge_sets
+    if member.role is not Role.REPLICATED and member.of not in sets:
+        known = ", ".join(repr(f"{member.role.value}:{of}" if of else member.role.value) for of in sets)
+        raise ShardError(f"argument {name!r} is given the role {str(member)!r}; this graph has {known}")
+    return member
+
+
+def _whole_graph(
+    tensors: dict[str, Tensor], arguments: Mapping[str, Any], given: Mapping[str, Member], group: str
+) -> tuple[Shard, dict[str, Member]]:
+    """Plain tensors: the whole graph on a single rank."""
+    if group_size(group) != 1:
+        raise ShardError(
+            "the arguments are no tensors of a shard, but this job has several ranks; partition the data and "
+            "pass this rank's shard, or its tensors"
+        )
+    only = {n: v for n, v in arguments.items() if any(isinstance(t, Tensor) for t in pytree.tree_leaves(v))}
+    shard = partition(only, 1, roles={n: r for n, r in given.items() if n in tensors})[0]
+    return shard, dict(shard.members)
+
+
+def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Member, ...]:
+    """The one role of each unmarked tensor that fits on every rank."""
+    mine = [(name, _candidates(t, shard), tuple(t.shape)) for name, t in unknown.items()]
+    everyone = all_gather_object(mine, group)
+    members: list[Member] = []
+    for i, (name, _, _) in enumerate(mine):
+        theirs = [ranks[i] for ranks in everyone]
+        fitting = frozenset.intersection(*(candidates for _, candidates, _ in theirs))
+        if len(fitting) == 1:
+            members.append(next(iter(fitting)))
+        elif not fitting and len({shape for _, _, shape in theirs}) == 1:
+            members.append(Member(Role.REPLICATED))
+        else:
+            fits = " or ".join(sorted(map(str, fitting))) or "nothing on all ranks"
+            raise RuntimeMismatch(
+                f"argument {name!r} is no tensor of the shard, and by dtype and shape it fits {fits}; say "
+                f"which with distribute(model, roles={{{name!r}: ...}})"
+            )
+    return tuple(members)
+
+
+def _candidates(tensor: Tensor, shard: Shard) -> frozenset[Member]:
+    found = role_candidates(tensor, shard.own_sizes)
+    return frozenset(m for m in found if m.role in (Role.NODE, Role.EDGE))
+
+
+def _spec(name: str, value: Tensor, member: Member, shard: Shard) -> TensorSpec:
+    role, own = member.role, shard.own_sizes
+    counts = {Role.NODE: own.nodes, Role.EDGE: own.edges}.get(role)
+    if counts is not None and (value.dim() == 0 or value.size(0) != counts[member.of]):
+        raise ShardError(
+            f"argument {name!r} is a {member} tensor of shape {list(value.shape)}, but this rank's shard "
+            f"has {counts[member.of]} rows"
+        )
+    trailing: tuple[int, ...] = {
+        Role.EDGE_INDEX: (2,),
+        Role.PAIRS: (2,),
+        Role.ADJACENCY: (),
+        Role.REPLICATED: tuple(value.shape),
+    }.get(role, tuple(value.shape[1:]))
+    return TensorSpec(role, value.dtype, trailing, member.of, value.requires_grad)

@@ -1,0 +1,1 @@
+"""The user's graph: its node sets and edge sets, and the role of each of its tensors. Imports errors only."""

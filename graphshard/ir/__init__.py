@@ -1,0 +1,1 @@
+"""The program that passes read and write: placements, inputs, nodes, values. Imports ops, graph and errors."""

@@ -1,0 +1,244 @@
+"""A program, a pass, and the tool that passes make nodes with.
+
+A pass edits one program in place and says how many edits it made; running it again makes none. Everything
+around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pipeline.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import fx
+
+from graphshard.ir.identity import keep_identity
+from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a placeholder stands for.
+
+    Attributes:
+        name: the placeholder's name.
+        kind: "parameter", "buffer", "constant", "user" (an argument of forward) or "graph" (part of a shard).
+        target: the state_dict key, the number of the flat user argument, or the name of the graph part.
+        of: of a graph part, the node set and its plan, or the edge set; none for the unnamed ones.
+        constant: for an argument of forward, that it needs no gradient: it may be a constant of the graph.
+    """
+
+    name: str
+    kind: str
+    target: str
+    of: tuple[str, ...] = ()
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an output stands for: "user", or the "buffer" (by state_dict key) that it replaces."""
+
+    kind: str
+    target: str
+
+
+PLAN_PARTS = frozenset({"send_index", "send_splits", "recv_splits"})
+"""Of one plan of a node set."""
+GRAPH_INPUTS = PLAN_PARTS | {
+    *("node_ids", "owned_ids", "num_nodes"),  # of a plan, of a node set
+    *("edge_ids", "num_edges"),  # of an edge set
+    *("group", "dropout_key"),
+}
+"""Parts of a shard that a pass can ask for as an input of the program."""
+
+
+def graph_placement(name: str, of: tuple[str, ...] = ()) -> Placement:
+    """The placement of a part of the shard."""
+    if name in PLAN_PARTS:
+        return Plan(Halo(*of))
+    rows = {"node_ids": Halo, "owned_ids": Owned, "edge_ids": Edges}.get(name)
+    return Size() if rows is None else Placed((rows(*of),))
+
+
+@dataclass
+class Program:
+    """A flat graph of ATen ops with what its inputs and outputs stand for; the same on every rank."""
+
+    module: fx.GraphModule
+    inputs: list[Input]
+    outputs: list[Output]
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.module.graph
+
+    def copy(self) -> Program:
+        """An independent copy: nodes are new, example values and constants are shared.
+
+        A copied node has the identity of its original (``identity.py``).
+        """
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        output = graph.graph_copy(self.graph, copies, return_output_node=False)
+        if output is not None:
+            graph.output(output)
+        old = [n for n in self.graph.nodes if n.op == "output"]
+        new = [n for n in graph.nodes if n.op == "output"]
+        for a, b in zip(old, new, strict=True):
+            b.meta = copy.copy(a.meta)
+            copies[a] = b
+        for original, copied in copies.items():
+            keep_identity(original, copied)
+        return replace(
+            self,
+            module=fx.GraphModule(self.module, graph),
+            inputs=list(self.inputs),
+            outputs=list(self.outputs),
+        )
+
+    def fake_rows(self) -> torch.Tensor:
+        """An example int64 ``[rows]`` with a row count of its own."""
+        mode = next(m for n in self.graph.nodes if (m := _fake_mode(n.meta.get("val"))) is not None)
+        with mode:
+            return torch.empty(mode.shape_env.create_unbacked_symint(), dtype=torch.int64)
+
+    def output_node(self) -> fx.Node:
+        node: fx.Node = next(n for n in self.graph.nodes if n.op == "output")
+        return node
+
+    def placeholder(self, name: str, *of: str) -> fx.Node:
+        """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use.
+
+        Args:
+            name: which part.
+            of: the node set and its plan, or the edge set; empty names are the unnamed ones.
+        """
+        assert name in GRAPH_INPUTS
+        key = part_of(*of)
+        for spec, node in zip(self.inputs, self.graph.find_nodes(op="placeholder"), strict=True):
+            if spec.kind == "graph" and (spec.target, spec.of) == (name, key):
+                found: fx.Node = node
+                return found
+        last = list(self.graph.find_nodes(op="placeholder"))
+        with self.graph.inserting_after(last[-1]) if last else self.graph.inserting_before():
+            node = self.graph.placeholder("_".join((name, *filter(None, key))))
+        node.meta["placement"] = graph_placement(name, key)
+        node.meta["val"] = _example_of(name, self.fake_rows)
+        self.inputs.append(Input(node.name, "graph", name, key))
+        return node
+
+    def kind_of(self, node: fx.Node) -> str | None:
+        """The kind of input that a placeholder stands for; None for any other node."""
+        return (
+            next((s.kind for s in self.inputs if s.name == node.name), None)
+            if node.op == "placeholder"
+            else None
+        )
+
+
+def part_of(*names: str) -> tuple[str, ...]:
+    """Names of sets and plans as ``Input.of`` holds them: without trailing empty ones."""
+    while names and not names[-1]:
+        names = names[:-1]
+    return names
+
+
+def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:
+    if name in ("num_nodes", "num_edges"):
+        return 16
+    if name in ("send_splits", "recv_splits"):
+        return [0]
+    if name == "group":
+        return ""
+    return (0, 0) if name == "dropout_key" else fake_rows()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The program as one pass left it."""
+
+    name: str
+    edits: int
+    program: Program
+
+
+class Pass(Protocol):
+    """One rewriting of a program. Options are fields of a frozen dataclass."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, program: Program) -> int:
+        """Edit the program in place; return the number of edits, 0 where there was nothing to do."""
+
+
+class Emitter:
+    """Makes nodes in place of another one, with its source position and an example value."""
+
+    def __init__(self, program: Program, origin: fx.Node) -> None:
+        self.program = program
+        self.graph = program.graph
+        self.origin = origin
+
+    @contextmanager
+    def after(self, node: fx.Node) -> Iterator[None]:
+        """Insert after ``node``, in the order of the calls (and never between the placeholders)."""
+        anchor = node.next
+        while anchor.op == "placeholder":
+            anchor = anchor.next
+        with self.graph.inserting_before(anchor):
+            yield
+
+    @contextmanager
+    def before(self, node: fx.Node) -> Iterator[None]:
+        with self.graph.inserting_before(node):
+            yield
+
+    def call(
+        self, target: Any, *args: Any, name: str | None = None, example: Any = None, **kwargs: Any
+    ) -> fx.Node:
+        """One ``call_function`` node; its example value is computed unless one is given."""
+        node = self.graph.create_node("call_function", target, args, kwargs, name=name)
+        for key in ("nn_module_stack", "stack_trace"):
+            if key in self.origin.meta:
+                node.meta[key] = self.origin.meta[key]
+        node.meta["val"] = self._example(target, args, kwargs) if example is None else example
+        return node
+
+    def _example(self, target: Any, args: Any, kwargs: Any) -> Any:
+        values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
+        mode = _fake_mode(values)
+        if mode is None:
+            return target(*values[0], **values[1])
+        with mode:
+            fixed = torch.utils._pytree.tree_map(
+                lambda v: (
+                    mode.from_tensor(v)
+                    if isinstance(v, torch.Tensor) and not isinstance(v, torch._subclasses.FakeTensor)
+                    else v
+                ),
+                values,
+            )
+            return target(*fixed[0], **fixed[1])
+
+
+def replace_results(node: fx.Node, results: fx.Node | tuple[fx.Node, ...]) -> None:
+    """Let what reads ``node`` read ``results`` instead, one for each value that it returns; erase the node."""
+    if isinstance(results, tuple):
+        for item in list(node.users):
+            item.replace_all_uses_with(results[int(str(item.args[1]))])
+            node.graph.erase_node(item)
+    else:
+        node.replace_all_uses_with(results)
+    node.graph.erase_node(node)
+
+
+def _fake_mode(values: Any) -> Any:
+    for value in torch.utils._pytree.tree_leaves(values):
+        if isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode
+    return None

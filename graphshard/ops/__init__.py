@@ -1,0 +1,1 @@
+"""What a rewritten program calls: exchanges, aggregations, random numbers. Imports kernels, ranks, errors."""

@@ -1,0 +1,168 @@
+"""Several exchanges in one message, and several gradients in one all-reduce.
+
+::
+
+    merged_sync(x, y)          [x's row | y's row] for each halo node, one all-to-all     backward: merged_reduce
+    bucketed_inputs(a, b, c)   identities                                                backward: one all-reduce
+
+What gradients are sent is decided by what needs one, which is the same on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphshard.ops.copies import combine_by_rank
+from graphshard.ops.exchange import all_reduce
+from graphshard.ranks.groups import exchange
+
+__all__ = ["bucketed_inputs", "merged_sync"]
+
+Plan = tuple[Tensor, Sequence[int], Sequence[int], str, torch.dtype | None]
+"""send_index, send_splits, recv_splits and the name of the group, as for ``halo_sync``; and wire."""
+
+
+def merged_sync(
+    values: Sequence[Tensor],
+    send_index: Tensor,
+    send_splits: Sequence[int],
+    recv_splits: Sequence[int],
+    group: str,
+    wire: torch.dtype | None = None,
+) -> tuple[Tensor, ...]:
+    """``graphshard.ops.exchange.halo_sync`` of several values of one dtype, in one exchange.
+
+    Args:
+        values: each ``[n, ...]``, of one floating dtype.
+        wire: what rows are rounded to while they travel, forward and back (inexact); None sends them as they are.
+        send_index, send_splits, recv_splits, group: as for ``halo_sync``.
+
+    Returns:
+        Each ``[n + h, ...]``.
+    """
+    plan: Plan = (send_index, send_splits, recv_splits, group, wire)
+    return _MergedSync.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _widths(values: Sequence[Tensor]) -> list[int]:
+    return [int(v.shape[1:].numel()) for v in values]
+
+
+def _packed(values: Sequence[Tensor], rows: int) -> Tensor:
+    """The values' columns side by side."""
+    flat = [v.reshape(rows, width) for v, width in zip(values, _widths(values), strict=True)]
+    return torch.cat(flat, 1)
+
+
+def _exchanged(
+    rows: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str, wire: torch.dtype | None
+) -> Tensor:
+    """What the other ranks send for ``rows``, of their dtype."""
+    sent = rows if wire is None else rows.to(wire)
+    received = sent.new_empty((sum(recv_splits), sent.size(1)))
+    exchange(received, sent, send_splits, recv_splits, group)
+    return received.to(rows.dtype)
+
+
+def _sync(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
+    send_index, send_splits, recv_splits, group, wire = plan
+    sent = _packed([v.index_select(0, send_index) for v in values], send_index.numel())
+    received = _exchanged(sent, send_splits, recv_splits, group, wire)
+    found = []
+    for value, part in zip(values, received.split(_widths(values), 1), strict=True):  # type: ignore[no-untyped-call]
+        out = value.new_empty((value.size(0) + part.size(0), *value.shape[1:]))
+        out[: value.size(0)] = value
+        out[value.size(0) :] = part.view(-1, *value.shape[1:])
+        found.append(out)
+    return tuple(found)
+
+
+def _reduce(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
+    """The adjoint: each ``[n + h, ...]`` to ``[n, ...]``, terms added in rank order."""
+    send_index, send_splits, recv_splits, group, wire = plan
+    owned = [v.size(0) - sum(recv_splits) for v in values]
+    sent = _packed([v[n:] for v, n in zip(values, owned, strict=True)], sum(recv_splits))
+    received = _exchanged(sent, recv_splits, send_splits, group, wire)
+    found = []
+    parts = received.split(_widths(values), 1)  # type: ignore[no-untyped-call]
+    for value, n, part in zip(values, owned, parts, strict=True):
+        out = value[:n].clone(memory_format=torch.contiguous_format)
+        combine_by_rank(out, send_index, send_splits, part.reshape(-1, *value.shape[1:]), "sum")
+        found.append(out)
+    return tuple(found)
+
+
+class _MergedSync(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *values: Tensor) -> tuple[Tensor, ...]:
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)
+        found = _sync(values, plan)
+        ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
+        found: list[Tensor | None] = [None] * len(grads)
+        if wanted:
+            sums = _MergedReduce.apply(ctx.plan, *(grads[i] for i in wanted))  # type: ignore[no-untyped-call]
+            for i, total in zip(wanted, sums, strict=True):
+                found[i] = total
+        return None, *found
+
+
+class _MergedReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *values: Tensor) -> tuple[Tensor, ...]:
+        ctx.plan = plan
+        return _reduce(values, plan)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_MergedSync.apply(ctx.plan, *grads)  # type: ignore[no-untyped-call]
+
+
+def _without_gradient(results: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    """The results of values that need no gradient: they have none, whatever else is in the same message."""
+    return [result for result, need in zip(results, needed, strict=True) if not need]
+
+
+def bucketed_inputs(values: Sequence[Tensor], group: str) -> tuple[Tensor, ...]:
+    """``graphshard.ops.exchange.replicated_input`` of several values: their gradients are summed in one all-reduce.
+
+    Args:
+        values: floating, equal on every rank. group: the name of the process group.
+
+    Returns:
+        Views of the values (themselves for ``""``); those of values without a gradient have none.
+    """
+    if not group:
+        return tuple(values)
+    return _Bucket.apply(group, *values)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Bucket(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, group: str, *values: Tensor) -> tuple[Tensor, ...]:
+        ctx.group = group
+        ctx.set_materialize_grads(False)
+        found = tuple(v.view_as(v) for v in values)
+        ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = list(grads)
+        for dtype in dict.fromkeys(g.dtype for g in grads if g is not None):
+            chosen = [i for i, g in enumerate(grads) if g is not None and g.dtype is dtype]
+            flat = torch.cat([grads[i].reshape(-1) for i in chosen])  # type: ignore[union-attr]
+            total = all_reduce(flat, "sum", ctx.group)
+            sizes = [grads[i].numel() for i in chosen]  # type: ignore[union-attr]
+            for i, part in zip(chosen, total.split(sizes), strict=True):
+                found[i] = part.view_as(grads[i])
+        return None, *found

@@ -1,0 +1,133 @@
+"""Cut a graph into shards: METIS says who owns which node, an edge lives with its destination.
+
+data -> roles and checks (graphdata) -> node -> part (assign) -> local numbers, halo plans -> one Shard per part
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from graphshard.errors import PartitionError
+from graphshard.graph.data import GraphData, Roles, as_graph_data
+from graphshard.partitioning.assign import Method, assign
+from graphshard.partitioning.numbering import build_shard, number_nodes
+from graphshard.partitioning.report import PartitionReport, report_of
+from graphshard.ranks.checksums import digest_of
+from graphshard.shard.files import save
+from graphshard.shard.shard import Shard
+
+
+class ShardedGraph(Sequence[Shard]):
+    """The shards of one graph, in the order of their ranks.
+
+    Attributes:
+        assignments: of each node set int64 ``[N]``, the part that owns each node.
+        report: how good the partition is.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], assignments: Mapping[str, Tensor], report: PartitionReport
+    ) -> None:
+        self._shards = tuple(shards)
+        self.assignments = dict(assignments)
+        self.report = report
+
+    @property
+    def assignment(self) -> Tensor:
+        """int64 ``[N]``, the part that owns each node of a homogeneous graph."""
+        if len(self.assignments) != 1:
+            raise PartitionError("the graph has several node types: read assignments[node_type]")
+        return next(iter(self.assignments.values()))
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Shard]: ...
+    def __getitem__(self, index: int | slice) -> Shard | Sequence[Shard]:
+        return self._shards[index]
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __repr__(self) -> str:
+        return (
+            f"ShardedGraph({self.report.num_nodes} nodes, {self.report.num_edges} edges, {len(self)} parts)"
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the directory that :func:`graphshard.load_shard` reads."""
+        save(self, path)
+
+
+def partition(
+    data: Any,
+    num_parts: int,
+    *,
+    method: Method = "metis",
+    roles: Roles | None = None,
+    seed: int = 0,
+    num_nodes: int | Mapping[str, int] | None = None,
+) -> ShardedGraph:
+    """Cut a graph into ``num_parts`` shards.
+
+    Args:
+        data: one of
+
+            - a PyG ``Data``: ``edge_index`` by definition, any other int64 ``[2, L]`` holds pairs of nodes to
+              be scored; values that are no tensor are left out;
+            - a PyG ``HeteroData``, or the same as dicts: ``{"x_dict": {"paper": x}, "edge_index_dict":
+              {("author", "writes", "paper"): edge_index}}``; node types are cut jointly;
+            - a mapping of names to tensors, with ``"edge_index"``, one int64 ``[2, E]`` or a
+              ``torch.sparse`` adjacency ``[N, N]``;
+            - the sequence of forward's own tensors, named ``"0"``, ``"1"``, ...;
+            - a networkx graph: nodes in iteration order, undirected edges in both directions (all forward,
+              then all back); an attribute that every node (edge) has, as a number or an array of one shape,
+              becomes a tensor, any other is left out.
+
+        num_parts: number of shards, at least 1; parts may be empty.
+        method: ``"metis"``; a function ``(edge_index, num_nodes, num_parts) -> int64 [N]``; or that tensor.
+            Of several node types all three are dicts: edge set -> index, node type -> N, node type -> parts.
+        roles: name -> ``"node"|"edge"|"edge_index"|"pairs"|"adjacency"|"replicated"`` where dtype and shape
+            leave a doubt, or are misleading; anything that has neither N nor E rows is replicated. A set is
+            named behind a colon: ``"edge:edge_label_index"`` for what has a row for each pair,
+            ``"node:user"``; a bipartite graph of plain tensors by ``"edge_index:user->movie"``.
+        seed: METIS' seed; the same input and seed give the same shards.
+        num_nodes: N, or node type -> N, where the data cannot say.
+
+    Returns:
+        The shards, with detached tensors that stay on the data's device; ids and plans are on the CPU.
+
+    Raises:
+        PartitionError: the graph, a role or the assignment is not valid; the sentence says which entry.
+    """
+    parts = _as_count(num_parts)
+    graph = as_graph_data(data, roles, num_nodes)
+    assignments = assign(graph, parts, method, seed)
+    numbering = number_nodes(graph, assignments, parts)
+    identity = _identity(graph, assignments, parts)
+    shards = [replace(build_shard(graph, numbering, rank), partition_id=identity) for rank in range(parts)]
+    return ShardedGraph(shards, assignments, report_of(graph, shards, assignments))
+
+
+def _identity(graph: GraphData, assignments: Mapping[str, Tensor], parts: int) -> str:
+    """A digest of all that decides the shards: ranks that cut the same data alike on their own find the same."""
+    kinds = [(name, str(member), graph.paths.get(name)) for name, member in graph.members.items()]
+    about = repr((parts, graph.node_counts, graph.schema, graph.positional, kinds))
+    return digest_of([(about, torch.empty(0)), *assignments.items(), *graph.tensors.items()])
+
+
+def _as_count(num_parts: int) -> int:
+    try:
+        parts = operator.index(num_parts)
+    except TypeError:
+        raise PartitionError(f"num_parts must be an int, not {type(num_parts).__name__}") from None
+    if parts < 1:
+        raise PartitionError(f"num_parts must be at least 1, not {parts}")
+    return parts

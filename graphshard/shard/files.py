@@ -1,0 +1,220 @@
+"""Shards on disk: a directory with one safetensors file per rank and a manifest.
+
+    parts/  manifest.json  rank-00000-of-00002-3f2a9c01.safetensors  rank-00001-of-00002-77b0e412.safetensors
+
+A rank file's name ends in the start of its checksum, so a new set never overwrites the old one's files: the
+rename of the manifest is the one moment at which the new set replaces the old, wherever a crash comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from graphshard.errors import ShardError
+from graphshard.shard.checks import file_inside
+from graphshard.shard.encoding import described, packed, unpacked
+from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
+from graphshard.shard.shard import Shard
+
+_OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
+
+
+def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
+    """Write all shards of one graph into the directory ``path``.
+
+    A crash at any time leaves the old set or the new one, whole. An older set at ``path`` is replaced.
+
+    Args:
+        shards: every rank's shard, in the order of ranks.
+        path: a directory that does not exist, is empty, or holds an older set; its parent must exist.
+
+    Raises:
+        ShardError: the shards are not one whole set, ``path`` holds something else, or writing failed.
+    """
+    target = Path(path)
+    if [s.rank for s in shards] != list(range(len(shards))) or any(
+        s.world_size != len(shards) for s in shards
+    ):
+        raise ShardError("save takes every rank's shard of one graph, in the order of their ranks")
+    if len({shard.partition_id for shard in shards}) > 1:
+        raise ShardError("save takes the shards of one partition, but these were cut by different ones")
+    try:
+        if _holds_a_set(target):
+            _write_set(shards, target)
+            _remove_old_files(target)
+            return
+        with _scratch_directory(target) as scratch:
+            _write_set(shards, scratch)
+            scratch.rename(target)
+        _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise ShardError(f"cannot write shards to {target}: {error}") from error
+
+
+def load_shard(
+    path: str | PathLike[str],
+    rank: int | None = None,
+    world_size: int | None = None,
+    *,
+    verify_checksum: bool = True,
+) -> Shard:
+    """Read one rank's shard; no other rank's file is opened.
+
+    Args:
+        path: a directory written by :func:`save`.
+        rank: which shard; by default this process's rank in torch.distributed, else ``RANK`` of the
+            environment (torchrun sets it), else 0.
+        world_size: number of ranks of the job; by default of torch.distributed, else ``WORLD_SIZE``, else the
+            directory's own if ``rank`` is given, else 1.
+        verify_checksum: compare the file's sha256 with the manifest's. Its size is compared in any case.
+
+    Returns:
+        The shard, on the CPU.
+
+    Raises:
+        ShardError: a file is missing, damaged or of an unknown version, or was made for another world size.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    parts = manifest["world_size"]
+    rank, size = _rank_and_world_size(rank, world_size, parts)
+    if size != parts:
+        raise ShardError(
+            f"{folder} was made for {parts} ranks, this job has {size}: run `graphshard partition` again "
+            f"with --parts {size}"
+        )
+    if not 0 <= rank < parts:
+        raise ShardError(f"rank {rank} is out of range: {folder} has shards 0..{parts - 1}")
+    try:
+        file = file_inside(folder, manifest["ranks"][rank]["file"])
+    except ValueError as error:
+        raise ShardError(f"{folder / MANIFEST} is damaged: {error}") from None
+    _check_file(file, manifest["ranks"][rank], verify_checksum)
+    try:
+        return unpacked(load_file(file), manifest, rank)
+    except (SafetensorError, KeyError, OSError, RuntimeError, ValueError) as error:
+        raise ShardError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+
+
+def _rank_and_world_size(rank: int | None, world_size: int | None, parts: int) -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        here, size = dist.get_rank(), dist.get_world_size()
+    else:
+        here = _from_environment("RANK", 0)
+        size = _from_environment("WORLD_SIZE", 1 if rank is None else parts)
+    return here if rank is None else rank, size if world_size is None else world_size
+
+
+def _from_environment(name: str, default: int) -> int:
+    text = os.environ.get(name)
+    try:
+        return default if text is None else int(text)
+    except ValueError:
+        raise ShardError(f"the environment variable {name} is {text!r}, not a number") from None
+
+
+@contextmanager
+def _scratch_directory(target: Path) -> Iterator[Path]:
+    """A new directory beside ``target``, removed unless it was renamed away."""
+    scratch = target.parent / f".{target.name}-{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _holds_a_set(target: Path) -> bool:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    with suppress(OSError, ValueError):
+        manifest = json.loads((target / MANIFEST).read_bytes())
+        if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
+            return True
+    raise ShardError(f"{target} exists and holds no shards: give another path, nothing was overwritten")
+
+
+def _write_set(shards: Sequence[Shard], folder: Path) -> None:
+    """Rank files first; then the manifest, by a rename, makes them the current set."""
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "world_size": len(shards),
+        "positional": shards[0].positional,
+        **described(shards[0]),
+        "ranks": [_write_rank(shard, folder) for shard in shards],
+    }
+    manifest["sha256"] = manifest_checksum(manifest)
+    scratch = folder / f".writing-{uuid.uuid4().hex}"
+    with scratch.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(manifest, indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync(folder)  # the rank files' names are on disk before the manifest that speaks of them
+    scratch.replace(folder / MANIFEST)
+    _sync(folder)
+
+
+def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
+    scratch = folder / f".writing-{uuid.uuid4().hex}"
+    save_file(packed(shard), scratch)
+    _sync(scratch)
+    digest = _sha256(scratch)
+    name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
+    size = scratch.stat().st_size
+    scratch.replace(folder / name)
+    return {
+        "file": name,
+        "size": size,
+        "sha256": digest,
+        "num_owned": shard.num_owned,
+        "num_halo": shard.num_halo,
+        "num_local_edges": shard.num_local_edges,
+    }
+
+
+def _remove_old_files(folder: Path) -> None:
+    current = {entry["file"] for entry in read_manifest(folder)["ranks"]}
+    for file in folder.iterdir():
+        if file.name not in current and _OWN_FILES.fullmatch(file.name):
+            file.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_file(file: Path, entry: dict[str, Any], verify_checksum: bool) -> None:
+    try:
+        size = file.stat().st_size
+        if size != entry["size"]:
+            raise ShardError(f"{file} is damaged: it has {size} bytes instead of {entry['size']}")
+        if verify_checksum and _sha256(file) != entry["sha256"]:
+            raise ShardError(f"{file} is damaged: its checksum does not fit the manifest")
+    except FileNotFoundError:
+        raise ShardError(f"{file} is missing: copy it too, or run `graphshard partition` again") from None
+    except OSError as error:
+        raise ShardError(f"cannot read {file}: {error}") from error

@@ -1,0 +1,1 @@
+"""The passes that make a program exact on any number of ranks, in the order of the pipeline."""

@@ -1,0 +1,111 @@
+"""expand_losses: losses inside forward, as a sum over all ranks divided by a global count.
+
+Before::  loss = cross_entropy(scores, target)
+After::   total = cross_entropy(scores, target, reduction="sum")
+          count = sum(target != ignore_index)              # or the sum of the class weights
+          loss = total / count
+
+Sources: ``torch.nn.functional.cross_entropy``, ``nll_loss`` and ``mse_loss`` for the divisors.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphshard.ir.placement import Placed
+from graphshard.ir.program import Emitter, Program
+from graphshard.passes.exact.expand_reductions import count
+from graphshard.passes.infer.infer_placement import infer, rewrites
+from graphshard.passes.infer.rules.call import Call, shape_of
+from graphshard.passes.infer.rules.training import SUM
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class ExpandLosses:
+    """Rewrite each mean loss over sharded rows, and unwrap the captured class losses; counts both."""
+
+    name: str = "expand_losses"
+
+    def run(self, program: Program) -> int:
+        edits = 0
+        for call in rewrites(program, "loss"):
+            _replace(program, call, _expand)
+            edits += 1
+        placements = infer(program).placements
+        for node in [n for n in program.graph.nodes if _unwrapped(n)]:
+            _replace(program, Call(node, placements, []), _plain)
+            edits += 1
+        return edits
+
+
+def _replace(program: Program, call: Call, make: Callable[[Emitter, Call], fx.Node]) -> None:
+    emit = Emitter(program, call.node)
+    with emit.before(call.node):
+        result = make(emit, call)
+    call.node.replace_all_uses_with(result)
+    program.graph.erase_node(call.node)
+
+
+def _unwrapped(node: fx.Node) -> Any:
+    """The ATen op behind an opaque class loss of the capture; None for any other node."""
+    return {
+        "graphshard.cross_entropy.default": aten.cross_entropy_loss.default,
+        "graphshard.nll_loss.default": aten.nll_loss_nd.default,
+    }.get(str(node.target))
+
+
+def _plain(emit: Emitter, call: Call) -> fx.Node:
+    return emit.call(_unwrapped(call.node), *call.args.values(), example=call.node.meta["val"])
+
+
+def _expand(emit: Emitter, call: Call) -> fx.Node:
+    arguments = dict(call.args)
+    arguments["reduction"] = SUM
+    target = _unwrapped(call.node) or call.node.target
+    total = emit.call(target, *arguments.values(), example=call.node.meta["val"])
+    is_class_loss = "target" in arguments and ("ignore_index" in arguments)
+    divisor = _class_divisor(emit, call) if is_class_loss else _element_count(emit, call)
+    return emit.call(aten.div.Tensor, total, divisor)
+
+
+def _class_divisor(emit: Emitter, call: Call) -> Any:
+    """How many targets count, each by the weight of its class; all of them for class probabilities."""
+    target, weight = call["target"], call["weight"]
+    if target.meta["val"].is_floating_point():
+        dims = tuple(d for d in range(len(shape_of(target))) if d != 1)
+        return count(emit, target, dims)
+    valid = emit.call(aten.ne.Scalar, target, call["ignore_index"])
+    if weight is None:
+        return emit.call(aten.sum.dim_IntList, valid, [])
+    known = emit.call(aten.mul.Tensor, target, valid)
+    weights = emit.call(aten.index.Tensor, weight, [known])
+    return emit.call(aten.sum.dim_IntList, emit.call(aten.mul.Tensor, weights, valid), [])
+
+
+def _element_count(emit: Emitter, call: Call) -> Any:
+    """The number of elements of the broadcast operands: static dims times the count of the sharded rows."""
+    operands = [n for n in call.node.all_input_nodes if isinstance(call.raw(n), Placed)]
+    ndim = max(len(shape_of(n)) for n in operands)
+    fixed, total = 1, None
+    for back in range(1, ndim + 1):
+        having = [(n, len(shape_of(n)) - back) for n in operands if len(shape_of(n)) >= back]
+        sizes = [shape_of(n)[d] for n, d in having]
+        dynamic = next(
+            ((n, d) for (n, d), s in zip(having, sizes, strict=True) if not isinstance(s, int)), None
+        )
+        if dynamic is None:
+            fixed *= max(int(s) for s in sizes)
+        else:
+            size = emit.call(aten.sym_size.int, *dynamic)
+            total = size if total is None else emit.call(operator.mul, total, size)
+    if total is None:
+        return fixed
+    return total if fixed == 1 else emit.call(operator.mul, total, fixed)

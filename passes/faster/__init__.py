@@ -1,0 +1,1 @@
+"""The passes that make an exact program faster; each can be left out."""

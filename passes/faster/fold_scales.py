@@ -1,0 +1,71 @@
+"""fold_scales: a constant factor of each row becomes part of the weights of the edges that are summed into it.
+
+Before::  out = weighted_sum(x, None, A) / degree            # a mean: a pass over all rows
+After::   w = row_weights(None, degree, A, "divide")         # once for each graph
+          out = weighted_sum(x, w, A)
+
+Sums are rounded in another way: every term is scaled instead of their sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from graphshard.ir.constants import constant_values, last_of
+from graphshard.ir.placement import Owned
+from graphshard.ir.program import Emitter, Program
+from graphshard.ops import aggregation
+from graphshard.passes.faster.patterns import name_of, rows_of, spread
+
+
+@dataclass(frozen=True)
+class FoldScales:
+    """Fold each product with, or division by, a constant of each row; counts them."""
+
+    name: str = "fold_scales"
+
+    def run(self, program: Program) -> int:
+        edits = 0
+        for node in list(program.graph.nodes):
+            found = _scaled(node, constant_values(program))
+            if found is None:
+                continue
+            total, scale, how = found
+            table, weight, structure = total.args
+            emit = Emitter(program, node)
+            sources = [n for n in (weight, structure, scale) if isinstance(n, fx.Node)]
+            with emit.after(last_of(program, *sources)):
+                example = scale.meta["val"] if weight is None else weight.meta["val"]  # type: ignore[union-attr]
+                weights = emit.call(aggregation.row_weights, weight, scale, structure, how, example=example)
+            with emit.before(node):
+                made = emit.call(
+                    aggregation.weighted_sum, table, weights, structure, example=node.meta["val"]
+                )
+            for new, old in ((made, node), (weights, weight)):
+                new.meta["placement"] = old.meta["placement"] if isinstance(old, fx.Node) else None
+            node.replace_all_uses_with(made)
+            program.graph.erase_node(node)
+            edits += 1
+        program.graph.eliminate_dead_code()
+        return edits
+
+
+def _scaled(node: fx.Node, constants: frozenset[fx.Node]) -> tuple[fx.Node, fx.Node, str] | None:
+    """The sum that a call scales, the scale of each row, and whether it multiplies or divides."""
+    how = {"div": "divide", "mul": "multiply"}.get(name_of(node))
+    if how is None or len(node.args) != 2 or node.kwargs:
+        return None
+    pairs: list[Any] = [node.args, *([node.args[::-1]] if how == "multiply" else [])]
+    for total, factor in pairs:
+        if getattr(total, "target", None) is not aggregation.weighted_sum or len(total.users) != 1:
+            continue
+        weight, scale = total.args[1], spread(factor)
+        known = scale is not None and scale in constants and (weight is None or weight in constants)
+        wide = isinstance(factor, fx.Node) and len(factor.meta["val"].shape) == len(total.meta["val"].shape)
+        if known and wide and isinstance(rows_of(total), Owned) and rows_of(scale) == rows_of(total):
+            assert scale is not None
+            return total, scale, how
+    return None

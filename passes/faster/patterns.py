@@ -1,0 +1,134 @@
+"""Gathers and scatters of a program, in whatever way they are written: what ``lower_aggregations`` looks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphshard.ir.placement import Halo, Owned, Placed, Rows
+from graphshard.ops import local as local_ops
+from graphshard.passes.infer.rules.call import Call, shape_of
+from graphshard.passes.infer.rules.pointwise import is_one
+from graphshard.passes.infer.rules.scatter import is_filled, reduce_of
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """``table[index]`` along dim 0, by numbers of nodes."""
+
+    table: fx.Node
+    index: fx.Node
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """``values`` reduced into the rows of ``base`` by a 1-D ``index``; ``empty``: base holds zeros only."""
+
+    base: fx.Node
+    index: fx.Node
+    values: fx.Node
+    reduce: str
+    empty: bool
+    include_self: bool
+
+
+def name_of(node: Any) -> str:
+    """``index_select`` for ``aten.index_select.default``; empty for anything that is no ATen call."""
+    parts = str(node.target).split(".") if isinstance(node, fx.Node) else [""]
+    return parts[1] if parts[0] == "aten" and len(parts) > 1 else ""
+
+
+def rows_of(node: Any) -> Rows | None:
+    """The rows of dim 0, if they are all that is spread over the ranks."""
+    placed = node.meta.get("placement") if isinstance(node, fx.Node) else None
+    if not isinstance(placed, Placed) or placed.sharded != (0,) or placed.partial:
+        return None
+    return placed.dims[0]
+
+
+def gathered(node: Any) -> Gathered | None:
+    """A gather of node rows along dim 0."""
+    name = name_of(node)
+    table: Any = None
+    if name == "index_select":
+        table, dim, index = node.args
+        if dim % len(shape_of(table)):
+            return None
+    elif name == "index" and len(node.args[1]) == 1:
+        table, (index,) = node.args[0], node.args[1]
+    elif name == "embedding":
+        table, index = node.args[:2]
+    elif name == "gather" and node.args[1] % len(shape_of(node.args[0])) == 0:
+        table, index = node.args[0], spread(node.args[2], like=node)
+    if table is None or not isinstance(rows_of(table), (Owned, Halo)) or not is_index(index):
+        return None
+    return Gathered(table, index)
+
+
+def is_index(node: Any) -> bool:
+    """Whether a value is 1-D and holds integers for rows."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dim() == 1
+        and value.dtype in (torch.int64, torch.int32)
+        and rows_of(node) is not None
+    )
+
+
+def spread(node: Any, like: fx.Node | None = None) -> fx.Node | None:
+    """The 1-D value whose entries a wider one repeats along every further dim; itself if it is 1-D."""
+    if not isinstance(node, fx.Node) or (like is not None and len(shape_of(node)) != len(shape_of(like))):
+        return None
+    while len(shape_of(node)) > 1 or name_of(node) in ("expand", "view", "unsqueeze"):
+        name, inner = name_of(node), node.args[0] if node.args else None
+        keeps = name in ("expand", "expand_as", "view", "reshape", "unsqueeze") and isinstance(inner, fx.Node)
+        if not keeps or rows_of(inner) != rows_of(node) or rows_of(inner) is None:
+            return None
+        assert isinstance(inner, fx.Node)
+        if name in ("view", "reshape", "unsqueeze"):
+            wider = shape_of(node) if len(shape_of(node)) > len(shape_of(inner)) else shape_of(inner)
+            if not all(map(is_one, wider[1:])):
+                return None
+        node = inner
+    return node  # type: ignore[no-any-return]
+
+
+def scattered(node: Any) -> Scattered | None:
+    """A reduction of rows into the rows of nodes, along dim 0."""
+    name = name_of(node)
+    if name not in ("scatter_add", "scatter_reduce", "index_add", "index_put"):
+        return None
+    call = Call(node, {}, [])
+    base, values = call["self"], call.get("src", call.get("source", call.get("values")))
+    if name == "index_put":
+        used = [i for i in call["indices"] if i is not None]
+        if not call["accumulate"] or len(used) != 1 or call["indices"][0] is None:
+            return None
+        index = used[0]
+    elif call.dim("dim", len(shape_of(base))) != 0:
+        return None
+    else:
+        index = spread(call["index"]) if name.startswith("scatter") else call["index"]
+    if call.get("alpha", 1) != 1 or not is_index(index) or rows_of(values) != rows_of(index):
+        return None
+    if not isinstance(rows_of(base), (Owned, Halo)) or not values.meta["val"].is_floating_point():
+        return None
+    reduce = "sum" if name == "index_put" else reduce_of(call)
+    return Scattered(base, index, values, reduce, _is_empty(base), call.get("include_self") is not False)
+
+
+def _is_empty(base: fx.Node) -> bool:
+    if base.target is local_ops.pad_halo and base.args[2] == 0 and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    return is_filled(base, 0)
+
+
+def same(node: Any) -> Any:
+    """The value that a copy was made of: in a program without in-place ops it is as good."""
+    while name_of(node) in ("clone", "contiguous", "lift_fresh_copy"):
+        node = node.args[0]
+    return node

@@ -1,0 +1,1 @@
+"""Placement inference: one rule for each op, and the edits that rules ask for."""

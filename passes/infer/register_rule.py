@@ -1,0 +1,42 @@
+"""``graphshard.register_rule``: how users add a placement rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphshard.errors import GraphshardError
+from graphshard.passes.infer.rules import find_rule
+from graphshard.passes.infer.rules.call import Rule
+from graphshard.passes.infer.rules.registry import USER_RULES, overloads_of
+
+
+def register_rule(op: Any, *, override: bool = False) -> Callable[[Rule], Rule]:
+    """Add a placement rule for an op that has none; used as a decorator.
+
+    A rule says where the rows of the result live, and refuses what would not be exact on several ranks. It is
+    trusted: see ``docs/rules.md`` for what it has to make sure of, and for an example.
+
+    Args:
+        op: an overload (``torch.ops.mylib.scale.default``), all overloads of an op (``torch.ops.mylib.scale``),
+            or what ``torch.library.custom_op`` returned.
+        override: replace a rule that is there already. Without it that is an error.
+
+    Returns:
+        The decorator; it returns the rule unchanged.
+
+    Raises:
+        GraphshardError: ``op`` is not an op, or has a rule already.
+    """
+    overloads = overloads_of(op)
+    for overload in overloads:
+        if find_rule(overload) is not None and not override:
+            raise GraphshardError(
+                f"{overload} has a placement rule already; pass override=True to replace it in this process"
+            )
+
+    def add(rule: Rule) -> Rule:
+        USER_RULES.update({str(overload): rule for overload in overloads})
+        return rule
+
+    return add

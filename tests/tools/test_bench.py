@@ -1,0 +1,133 @@
+"""The benchmarks run, on graphs too small to time anything, and write what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+pytest.importorskip("torch_geometric")
+pytest.importorskip("matplotlib")
+pytest.importorskip("numba")
+
+from graphshard.errors import GraphshardError
+from graphshard.tools.bench import systems
+from graphshard.tools.bench.generate import Shape, power_law_graph
+from graphshard.tools.bench.scaling import CLASSES, Speeds, cut
+from graphshard.tools.bench.systems import Measured, System
+from graphshard.tools.cli.app import app
+
+SMALL = ("--nodes", "60", "--edges", "300")
+
+
+def bench(*args: object) -> Result:
+    return CliRunner().invoke(app, ["bench", *map(str, args)], catch_exceptions=False)
+
+
+def test_the_graph_is_what_its_shape_says() -> None:
+    shape = Shape(nodes=3000, edges=30_000, community=100)
+    edges = power_law_graph(shape, seed=3)
+    assert edges.shape == (2, 30_000)
+    keys = edges[0] * 3000 + edges[1]
+    assert keys.unique().numel() == 30_000  # no parallel edges
+    assert torch.equal(keys.sort().values, (edges[1] * 3000 + edges[0]).sort().values)  # symmetric
+    assert bool((edges[0] != edges[1]).all())
+    degrees = edges[1].bincount(minlength=3000)
+    assert int(degrees.max()) > 10 * float(degrees.double().mean())  # hubs
+    assert torch.equal(edges, power_law_graph(shape, seed=3))
+    assert not torch.equal(edges, power_law_graph(shape, seed=4))
+
+
+def test_a_community_holds_most_edges() -> None:
+    apart = Shape(nodes=1000, edges=8000, community=100, outside=0.0)
+    assert cut(power_law_graph(apart), 1000, 2).halo < 40
+    mixed = Shape(nodes=1000, edges=8000, community=100, outside=1.0)
+    assert cut(power_law_graph(mixed), 1000, 2).halo > 400
+
+
+@pytest.mark.processes
+def test_systems(tmp_path: Path) -> None:
+    done = bench("systems", *SMALL, "--models", "gat", "--rounds", "2", "--turn", "0", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "systems.json").read_text())["models"]["gat"]
+    assert len(found) == 4
+    ranks = next(one for label, one in found.items() if "ranks x" in label)
+    assert ranks["sent"] > 0
+    assert all(len(one["seconds"]) == 4 and one["first"] > 0 for one in found.values())
+    assert all(one["sent"] == 0 for one in found.values() if one is not ranks)
+    assert "<svg" in (tmp_path / "systems.svg").read_text()
+
+
+def test_systems_that_differ_are_not_timed() -> None:
+    same = {System("a", "pyg", 1, 1): Measured(loss=1.0), System("b", "graphshard", 1, 1): Measured(loss=1.0)}
+    systems._check("gcn", same)
+    same[System("c", "graphshard", 2, 1)] = Measured(loss=1.01)
+    with pytest.raises(GraphshardError, match="do not compute the same gcn"):
+        systems._check("gcn", same)
+
+
+@pytest.mark.processes
+def test_a_system_that_cannot_start_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GraphshardError, match="No module named 'system_nowhere'"):
+        systems.measure("gcn", [System("nowhere", "nowhere", 1, 1)], tmp_path, 1, 0.0)
+
+
+@pytest.mark.processes
+def test_memory(tmp_path: Path) -> None:
+    done = bench("memory", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert found["graph"]["nodes"] == 60
+    assert list(found["models"]) == ["sage3-dropout", "sage3"]
+    for each in found["models"].values():
+        assert [label.split(",")[0] for label in each] == ["graphshard", "PyG CSR"]
+        assert all(one["peak"] > one["above"] > 0 and len(one["seconds"]) == 2 for one in each.values())
+    plain = [one["loss"] for one in found["models"]["sage3"].values()]
+    assert plain[0] == pytest.approx(plain[1], rel=1e-5)
+    assert plain[0] != found["models"]["sage3-dropout"]["PyG CSR, whole graph, 2 threads"]["loss"]
+    assert "<svg" in (tmp_path / "memory.svg").read_text()
+
+
+def test_kernels(tmp_path: Path) -> None:
+    done = bench("kernels", *SMALL, "--repeats", "1", "--threads", "1", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    cases = json.loads((tmp_path / "kernels.json").read_text())["cases"]
+    assert len(cases) == 8
+    assert all(one["kernels"] > 0 and one["limit"] > 0 and one["literal"] > 0 for one in cases)
+    assert (tmp_path / "kernels.svg").exists()
+
+
+@pytest.mark.processes
+def test_scaling(tmp_path: Path) -> None:
+    done = bench("scaling", *SMALL, "--largest", "4", "--each", "150", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["parts"] for row in found["strong"]] == [2, 4]
+    assert [row["edges"] for row in found["weak"]] == [300, 600]
+    assert found["speeds"]["loopback"] > 0
+    assert (tmp_path / "scaling.svg").exists()
+
+
+def test_a_cut_counts_what_a_partition_has() -> None:
+    """Against the shards themselves."""
+    import graphshard
+
+    edges = power_law_graph(Shape(nodes=300, edges=2400, community=50))
+    counted = cut(edges, 300, 3)
+    shards = graphshard.partition({"edge_index": edges, "x": torch.zeros(300, 1)}, 3)
+    halo = [sum(shard.halo.recv_splits) for shard in shards]
+    sent = [sum(shard.halo.send_splits) for shard in shards]
+    assert counted.halo == sum(halo)
+    assert counted.busiest == max(*halo, *sent)
+    assert counted.largest_nodes == max(shard.num_owned for shard in shards)
+    assert counted.largest_edges == max(shard.edge_index.size(1) for shard in shards)
+    assert counted.sent_bytes == 2 * counted.busiest * CLASSES * 4
+    slow, fast = Speeds(1e-6, 0.0, 1.0), Speeds(1e-9, 0.0, 1.0)
+    assert counted.predicted(slow, 1e9) > counted.predicted(fast, 1e9) > counted.predicted(fast, 1e12)
+
+
+def test_unknown_models_are_wrong_usage() -> None:
+    assert bench("systems", "--models", "gnn").exit_code == 2

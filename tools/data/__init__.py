@@ -1,0 +1,1 @@
+"""Graphs by name or file, for the command line."""

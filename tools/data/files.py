@@ -1,0 +1,197 @@
+"""Graphs read from files: planetoid's raw files, ``.pt`` and ``.npz``; and the options of a spec."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickle
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphshard.errors import DataError
+from graphshard.graph.data import GraphData, as_graph_data
+from graphshard.tools.data.array_pickle import read_array, read_neighbours
+from graphshard.tools.data.node_task import EDGE_KEYS, MASKS, from_tensors, hetero_task
+
+_NPZ_KEYS = {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
+_PLANETOID_PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options given in one spec."""
+
+    spec: str
+    argument: str
+    given: dict[str, str]
+
+    def read(self, **defaults: Any) -> list[Any]:
+        """Values in the order of ``defaults``, whose types are the options'.
+
+        Raises:
+            DataError: an option that ``defaults`` does not name, or a value of another type.
+        """
+        unknown = sorted(self.given.keys() - defaults.keys())
+        if unknown:
+            known = f"known are {', '.join(defaults)}" if defaults else "it takes none"
+            raise DataError(f"{self.spec!r} has no option {unknown[0]!r}: {known}")
+        return [self._value(name, default) for name, default in defaults.items()]
+
+    def _value(self, name: str, default: Any) -> Any:
+        if name not in self.given:
+            return default
+        try:
+            return type(default)(self.given[name])
+        except ValueError:
+            kind = type(default).__name__
+            raise DataError(f"option {name!r} of {self.spec!r} must be of type {kind}") from None
+
+
+def parse_options(spec: str, argument: str, pairs: list[str]) -> Options:
+    """``["k=5", ""]`` -> options; empty pairs are skipped.
+
+    Raises:
+        DataError: a pair has no "=".
+    """
+    given = {}
+    for pair in filter(None, pairs):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise DataError(f"{pair!r} in {spec!r} is not of the form option=value")
+        given[name] = value
+    return Options(spec, argument, given)
+
+
+def read_planetoid(options: Options) -> GraphData:
+    """``NAME?root=PATH``: the raw files, read in place. PyG's dataset class would write beside them."""
+    (root,) = options.read(root="data")
+    name = options.argument
+    folder = Path(root) / name / "raw"
+    pyg = _import_pyg("torch_geometric.io")
+    if pyg is None:
+        raise DataError("planetoid needs PyTorch Geometric: pip install graphshard[pyg]")
+    prefix = name.lower()
+    missing = [part for part in _PLANETOID_PARTS if not (folder / f"ind.{prefix}.{part}").is_file()]
+    if not name or missing:
+        raise DataError(f"{folder} holds no planetoid data: ind.{prefix}.{(missing or ['*'])[0]} is missing")
+    with tempfile.TemporaryDirectory(prefix="graphshard-planetoid-") as copies:
+        # PyG would run what the pickles ask for: it is given copies, written here, of the numbers alone.
+        _copy_planetoid(folder, Path(copies), prefix)
+        try:
+            with redirect_stdout(io.StringIO()):
+                data = pyg.read_planetoid_data(copies, prefix)
+        except (OSError, ValueError, IndexError, RuntimeError, TypeError, MemoryError) as error:
+            raise DataError(f"the planetoid files in {folder} are damaged: {error}") from error
+    return from_tensors({key: data[key] for key in ("x", "edge_index", "y", *MASKS)}, name, seed=0)
+
+
+def _copy_planetoid(folder: Path, copies: Path, prefix: str) -> None:
+    for part in _PLANETOID_PARTS:
+        name = f"ind.{prefix}.{part}"
+        if part == "test.index":
+            shutil.copyfile(folder / name, copies / name)
+            continue
+        read = read_neighbours if part == "graph" else read_array
+        (copies / name).write_bytes(pickle.dumps(read(folder / name)))
+
+
+def read_torch(options: Options) -> GraphData:
+    """``PATH.pt``: a PyG ``Data``, ``HeteroData`` or dict of tensors; read without running code unless ``trust=1``."""
+    seed, trust = options.read(seed=0, trust=0)
+    path = _existing(options.argument)
+    try:
+        with torch.serialization.safe_globals(_pyg_classes()):
+            data = torch.load(path, map_location="cpu", weights_only=not trust)
+    except (OSError, RuntimeError, EOFError, AttributeError, ImportError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read with torch.load: {error}") from error
+    except pickle.UnpicklingError as error:
+        unsafe = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", str(error))
+        if unsafe is None:
+            raise DataError(
+                f"{path} cannot be read with torch.load: it is not a file of torch.save"
+            ) from error
+        raise DataError(
+            f"{path} holds {unsafe[1]}, which could run code when read: if you trust the file, use "
+            f"'{options.argument}?trust=1'"
+        ) from error
+    if isinstance(data, (tuple, list)):
+        raise DataError(
+            f"{path} holds a {type(data).__name__} (a dataset of many graphs?): save one Data object"
+        )
+    if any(base.__name__ == "HeteroData" for base in type(data).__mro__):
+        return hetero_task(data, path.stem, seed)
+    values = data.to_dict() if hasattr(data, "to_dict") else data
+    if not isinstance(values, Mapping):
+        raise DataError(f"{path} holds a {type(data).__name__}, not a PyG Data or a dict of tensors")
+    if any(isinstance(value, Mapping) for value in values.values()):
+        return replace(as_graph_data(values), name=path.stem)
+    tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
+    return from_tensors(tensors, path.stem, seed)
+
+
+def _import_pyg(module: str) -> Any:
+    """A module of PyG, or None where PyG is not installed; its deprecation warnings are not ours."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _pyg_classes() -> list[Any]:
+    """What a pickled ``Data`` or ``HeteroData`` is made of, all of it plain data; other versions lack some."""
+    data, storage = _import_pyg("torch_geometric.data.data"), _import_pyg("torch_geometric.data.storage")
+    hetero = _import_pyg("torch_geometric.data.hetero_data")
+    names = (
+        *((data, name) for name in ("Data", "DataEdgeAttr", "DataTensorAttr")),
+        *((hetero, name) for name in ("HeteroData",)),
+        *((storage, name) for name in ("GlobalStorage", "BaseStorage", "NodeStorage", "EdgeStorage")),
+    )
+    return [getattr(module, name) for module, name in names if hasattr(module, name)]
+
+
+def read_npz(options: Options) -> GraphData:
+    """``PATH.npz``: the arrays that :func:`graphshard.tools.data.data.load_data` lists; pickled objects are refused."""
+    (seed,) = options.read(seed=0)
+    path = _existing(options.argument)
+    try:
+        # Opened here, for np.load leaves a broken archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            kept = [
+                key for key in archive.files if key in {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
+            ]
+            arrays = {key: archive[key] for key in kept}
+            classes = len(archive["classes"]) if "classes" in archive.files else 0
+    except (ValueError, BadZipFile, OSError, EOFError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as arrays of numbers: {error}") from error
+    odd = [key for key, array in arrays.items() if array.dtype.kind not in "biuf"]
+    if odd:
+        raise DataError(f"{odd[0]!r} in {path} has dtype {arrays[odd[0]].dtype}, not numbers")
+    tensors = {key: torch.from_numpy(_widened(array)) for key, array in arrays.items()}
+    return from_tensors(tensors, path.stem, seed, classes)
+
+
+def _widened(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Files keep numbers narrow to save space; models want int64 and float32."""
+    wanted = {"i": np.int64, "u": np.int64, "f": np.float32}
+    return array.astype(wanted.get(array.dtype.kind, array.dtype))
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    return path

@@ -1,0 +1,1 @@
+"""Models by name or file, for the command line."""
