@@ -41,6 +41,13 @@ def test_every_room_says_what_it_is_for() -> None:
     assert all(len(text) > 20 for text in said.values())
 
 
+def test_every_folder_says_what_it_imports() -> None:
+    said, rooms_found = rooms.declared(), rooms.room_graph(HOUSE)
+    folders = [n for n, path in rooms.modules().items() if path.name == "__init__.py" and "." in n]
+    assert said.keys() == {rooms.room_of(n) for n in folders} - {"passes", "tools"}
+    assert said == {room: set(rooms_found[room]) for room in said}
+
+
 def test_imports_are_absolute() -> None:
     for path in rooms.modules().values():
         assert "\nfrom ." not in path.read_text(encoding="utf-8"), path

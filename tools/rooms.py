@@ -7,6 +7,7 @@ is what can be built once the floors below stand.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,6 +97,16 @@ def purposes(root: Path = ROOT) -> Mapping[str, str]:
         ):
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             found.setdefault(room_of(name), text.split("\n")[0])
+    return found
+
+
+def declared(root: Path = ROOT) -> Mapping[str, set[str]]:
+    """What each folder says that it imports: the sentence ``Imports: errors, graph.`` of its docstring."""
+    found = {}
+    for name, path in modules(root).items():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if path.name == "__init__.py" and (said := re.search(r"^Imports: ([^:]+)\.$", text, re.MULTILINE)):
+            found[room_of(name)] = {room.strip() for room in said[1].split(",")}
     return found
 
 

@@ -6,4 +6,6 @@
     (refusals.py)                            (examples.py)       (export.py)      (clean.py)
 
 Nothing here looks at a shard: every rank captures the identical program.
+
+Imports: errors, graph, ir.
 """

@@ -7,6 +7,8 @@
     program on k ranks ---------> all of them, row by row ---------+
 
 ``module.py`` compares the program on one rank with the untouched module, each time a model is captured.
+
+Imports: capture, errors, execute, graph, ir, kernels, ops, options, partitioning, ranks, shard, show.
 """
 
 from graphshard.check.report import Report, Row

@@ -1,1 +1,4 @@
-"""One step of a compiled program on one rank. Imports the pipeline of passes, and what lies below it."""
+"""One step of a compiled program on one rank, and what ranks agree on before it.
+
+Imports: capture, errors, graph, ir, options, partitioning, passes.pipeline, ranks, shard, version.
+"""

@@ -1,1 +1,4 @@
-"""The program that passes read and write: placements, inputs, nodes, values. Imports ops, graph and errors."""
+"""The program that passes read and write: placements, inputs, nodes, value numbers.
+
+Imports: errors, graph, ops.
+"""

@@ -39,9 +39,14 @@ def source_frames(node: fx.Node) -> list[tuple[str, int, str]]:
     return [(m["file"], int(m["line"]), m["code"].strip()) for m in _FRAME.finditer(trace)]
 
 
+def is_own(file: str) -> bool:
+    """Whether a file is graphshard's."""
+    return file.startswith(_PACKAGE)
+
+
 def user_frame(node: fx.Node) -> tuple[str, int, str] | None:
     """The innermost frame that is the user's own: not in torch, PyG, graphshard or another package."""
-    frames = [f for f in source_frames(node) if not f[0].startswith(_PACKAGE)]
+    frames = [f for f in source_frames(node) if not is_own(f[0])]
     own = [f for f in frames if "site-packages" not in f[0] and "dist-packages" not in f[0]]
     chosen = own or frames
     return chosen[-1] if chosen else None

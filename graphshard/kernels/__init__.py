@@ -7,4 +7,6 @@ interface.py       what kernels there are, and which implementation a tensor get
 numba_cpu.py       numba loops on the CPU's cores (numba_kernels.py, *_loops.py, vectors.py), if numba works
 machine_code.py    compiles them, and keeps the code on disk under the name of their sources
 torch_sparse.py    torch's own sparse and scatter ops, on any device
+
+Imports: errors.
 """

@@ -1,1 +1,4 @@
-"""What a rewritten program calls: exchanges, aggregations, random numbers. Imports kernels, ranks, errors."""
+"""What a rewritten program calls: exchanges, aggregations, random numbers.
+
+Imports: errors, kernels, ranks.
+"""

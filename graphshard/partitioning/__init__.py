@@ -1,1 +1,4 @@
-"""Who owns which node: METIS parts, local numbers, shards. Imports graph, shard and errors."""
+"""Who owns which node: METIS parts, local numbers, and the shards cut by them.
+
+Imports: errors, graph, ranks, shard.
+"""

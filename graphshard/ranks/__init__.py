@@ -1,1 +1,4 @@
-"""The processes of a job: groups, local launches, simulated ranks. Imports errors only."""
+"""The processes of a job: groups, local launches, simulated ranks, equal starts.
+
+Imports: errors.
+"""

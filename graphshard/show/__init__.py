@@ -1,1 +1,4 @@
-"""Programs and their differences as text, and the bytes they send. Imports ir and what lies below it."""
+"""Programs and their differences as text, and the bytes that they send.
+
+Imports: ir.
+"""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,6 @@ from graphshard.show.names import Key, Names, dtype_text, is_mark, key_of, op_na
 _HIDDEN_OPTIONS = frozenset({"device", "layout", "pin_memory", "memory_format"})
 _CONTAINERS = ("torch.nn.modules.container.", "torch_geometric.nn.models.", "torch_geometric.nn.sequential.")
 _LIBRARIES = ("torch.", "torch_geometric.")
-_OWN_FOLDERS = tuple({str(Path(p).parent) for p in (__file__, source.__file__)})
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def _heading(node: fx.Node) -> str:
 
 def _where(node: fx.Node) -> str:
     """The user's line; where there is none, the library's file, whose lines other versions move."""
-    frames = [f for f in source.source_frames(node) if not f[0].startswith(("<", *_OWN_FOLDERS))]
+    frames = [f for f in source.source_frames(node) if not (f[0].startswith("<") or source.is_own(f[0]))]
     own = [f for f in frames if "site-packages" not in f[0] and "dist-packages" not in f[0]]
     if own:
         return f"{source.short(own[-1][0])}:{own[-1][1]}"

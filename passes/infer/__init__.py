@@ -1,1 +1,4 @@
-"""Placement inference: one rule for each op, and the edits that rules ask for."""
+"""Placement inference: one rule for each op, and the edits that rules ask for.
+
+Imports: errors, ir.
+"""

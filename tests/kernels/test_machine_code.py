@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.repository import ROOT
 
 pytest.importorskip("numba")
 
-KERNELS = Path(__file__).resolve().parents[2] / "graphshard" / "kernels"
+KERNELS = ROOT / "graphshard" / "kernels"
 FILES = ("dropout_loops", "edge_loops", "extreme_loops", "machine_code", "numba_kernels", "vectors")
 
 # Row 0 reads the rows 1 and 2 of the table: sums are 1 + 2 in each column, maxima 2 with one tie.
@@ -179,7 +180,7 @@ def test_a_broken_numba_is_one_warning_and_torchs_kernels(tmp_path: Path, error:
         "from graphshard.kernels.interface import kernels_for\n"
         "print(*(type(kernels_for(torch.ones(1, dtype=d))).__name__ for d in (torch.float32, torch.float64)))"
     )
-    root = str(KERNELS.parents[1])
+    root = str(ROOT)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), root]), "PYTHONWARNINGS": "default"}
     command = [sys.executable, "-c", program]
     done = subprocess.run(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support.repository import ROOT
 from torch import Tensor, nn
 
 pytest.importorskip("torch_geometric")
@@ -18,7 +19,7 @@ from torch_geometric.datasets import KarateClub
 
 pytestmark = pytest.mark.versions
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 Losses = list[float]
 State = dict[str, Tensor]

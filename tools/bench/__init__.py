@@ -10,4 +10,6 @@
     scaling.py                    halo rows, bytes and a predicted epoch for up to 256 parts
 
 Nothing here is a test: times depend on the machine, and are compared within one run only.
+
+Imports: errors, kernels, ops, partitioning, ranks, tools.output.
 """

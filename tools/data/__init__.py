@@ -1,1 +1,4 @@
-"""Graphs by name or file, for the command line."""
+"""Graphs by name or file, for the command line.
+
+Imports: errors, graph.
+"""

@@ -74,6 +74,17 @@ class _Reader(pickle.Unpickler):
         return self.known[module, name]
 
 
+def _number_dtype(code: str) -> np.dtype[Any]:
+    if re.fullmatch("[biuf][1248]", code) is None:
+        raise ValueError(f"the dtype {code!r} is not one of numbers")
+    return np.dtype(code)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """``codecs.encode`` of the one encoding that pickles of arrays use."""
+    return text.encode({"latin1": "latin1"}[encoding])
+
+
 def _known_names() -> dict[tuple[str, str], Any]:
     """Name -> reader, made anew for each file: a pickle may also set attributes of what it was given."""
 
@@ -81,9 +92,7 @@ def _known_names() -> dict[tuple[str, str], Any]:
         """The dtypes of numbers."""
 
         def __init__(self, code: str, *_: Any) -> None:
-            if re.fullmatch("[biuf][1248]", code) is None:
-                raise ValueError(f"the dtype {code!r} is not one of numbers")
-            self.found = np.dtype(code)
+            self.found = _number_dtype(code)
 
         def __setstate__(self, state: Any) -> None:
             self.found = self.found.newbyteorder(state[1])
@@ -106,7 +115,9 @@ def _known_names() -> dict[tuple[str, str], Any]:
             kept = vars(self)
             return _dense(
                 kept.get("_shape", kept.get("shape")),
-                *(kept[k].dense() for k in ("indptr", "indices", "data")),
+                kept["indptr"].dense(),
+                kept["indices"].dense(),
+                kept["data"].dense(),
             )
 
     def reconstruct(*_: Any) -> Dense:
@@ -117,14 +128,11 @@ def _known_names() -> dict[tuple[str, str], Any]:
         made.__setstate__((1, shape, dtype, order == "F", bytes(content)))
         return made
 
-    def encode(text: str, encoding: str) -> bytes:
-        return text.encode({"latin1": "latin1"}[encoding])
-
     known = {
         ("collections", "defaultdict"): defaultdict,
         ("__builtin__", "list"): list,
         ("builtins", "list"): list,
-        ("_codecs", "encode"): encode,
+        ("_codecs", "encode"): _encode,
         ("numpy", "dtype"): Dtype,
         ("numpy", "ndarray"): Dense,
     }

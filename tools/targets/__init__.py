@@ -1,1 +1,4 @@
-"""Models by name or file, for the command line."""
+"""Models by name or file, for the command line.
+
+Imports: errors, graph.
+"""

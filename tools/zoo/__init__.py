@@ -2,6 +2,8 @@
 
 One file for each family; ``GROUPS`` says which family belongs to which row of the table. Importing this package
 imports nothing but torch's and PyG's names as they are needed.
+
+Imports: check, errors, execute, graph, options, partitioning, preview, shard, tools.output.
 """
 
 from __future__ import annotations
