@@ -31,7 +31,7 @@ case "$job" in
         .venv/bin/ruff check .
         .venv/bin/ruff format --check .
         .venv/bin/mypy
-        exec "$0" test --cov --cov-report=term --cov-fail-under=90 "$@"
+        exec "$0" test "$@"
         ;;
     versions) exec .ci/versions "$@" ;; # in environments of their own
     help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
