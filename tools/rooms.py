@@ -102,7 +102,7 @@ def purposes(root: Path = ROOT) -> Mapping[str, str]:
 
 def declared(root: Path = ROOT) -> Mapping[str, set[str]]:
     """What each folder says that it imports: the sentence ``Imports: errors, graph.`` of its docstring."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for name, path in modules(root).items():
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         if path.name == "__init__.py" and (said := re.search(r"^Imports: ([^:]+)\.$", text, re.MULTILINE)):

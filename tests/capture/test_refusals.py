@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import graphshard
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 pyg = pytest.importorskip("torch_geometric.nn")
 

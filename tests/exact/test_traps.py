@@ -19,7 +19,7 @@ from graphshard.api import distribute
 from graphshard.errors import CaptureError, RuntimeMismatch, UnsupportedOperation
 from graphshard.ops import totals as reductions
 from graphshard.partitioning.partition import partition
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 
 def check(model: nn.Module, case: Case, **options: Any) -> None:

@@ -13,7 +13,7 @@ import graphshard
 from graphshard.check.faults import faults_of
 from graphshard.check.verify import Parts, Setting, Verification
 from graphshard.ops.exchange import halo_reduce, halo_sync
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 pyg = pytest.importorskip("torch_geometric.nn")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import graphshard
 from graphshard.ops import aggregation
 from graphshard.partitioning.partition import partition
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 from graphshard.shard.shard import Shard
 
 

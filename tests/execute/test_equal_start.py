@@ -20,7 +20,7 @@ from graphshard.execute import agreement
 from graphshard.execute.python_state import describe, python_state
 from graphshard.ranks import equal_start
 from graphshard.ranks.launch import launch
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 EDGES = torch.tensor([[0, 1, 2, 2, 3, 4, 0, 5, 5], [1, 2, 0, 3, 4, 2, 3, 5, 0]])
 DATA = {

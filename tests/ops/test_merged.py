@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphshard.ops import exchange as ops
 from graphshard.ops.merged import bucketed_inputs, merged_sync
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 # One rank that exchanges with itself: its halo rows are copies of its own rows 2, 0, 2.
 SELF = (torch.tensor([2, 0, 2]), [3], [3])

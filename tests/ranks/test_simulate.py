@@ -11,7 +11,7 @@ import torch.distributed as dist
 from graphshard.errors import GraphshardError, RuntimeMismatch
 from graphshard.ops import exchange as ops
 from graphshard.ranks.groups import resolve
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 
 def test_results_come_in_rank_order():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import graphshard
 from graphshard.errors import GraphshardError, ShardError
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 EDGES = torch.tensor([[0, 1, 2, 2, 3, 4, 0, 5, 5], [1, 2, 0, 3, 4, 2, 3, 5, 0]])
 PARTS = torch.tensor([0, 0, 2, 2, 2, 0])  # rank 1 has no node

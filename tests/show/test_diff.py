@@ -21,7 +21,7 @@ from graphshard.execute.bind import bind
 from graphshard.execute.constants import Constants
 from graphshard.execute.run import State, compile_captured, graph_inputs, run
 from graphshard.options import Options
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 from graphshard.show.differ import diff_stages
 from graphshard.show.names import Names
 from graphshard.show.printing import render

@@ -21,7 +21,7 @@ from graphshard.ir.placement import Edges, Owned, Placed
 from graphshard.ir.program import Program
 from graphshard.ops import totals as reductions
 from graphshard.partitioning.partition import partition
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 from graphshard.shard.shard import Shard
 
 Found = dict[str, Tensor | None]

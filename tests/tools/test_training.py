@@ -8,7 +8,7 @@ from torch import nn
 
 import graphshard
 from graphshard.errors import DataError
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 from graphshard.tools.data.data import load_data
 from graphshard.tools.targets.targets import load_target
 from graphshard.tools.training.training import Recipe, train, train_eagerly

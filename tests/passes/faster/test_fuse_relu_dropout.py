@@ -18,7 +18,7 @@ from graphshard import Options
 from graphshard.check.fixed_random import drop_dropout
 from graphshard.ops import dropout
 from graphshard.ops.local import relu_in_place
-from graphshard.ranks.simulate import run_ranks
+from graphshard.testing import run_ranks
 
 PASS = "fuse_relu_dropout"
 
