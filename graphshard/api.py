@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from graphshard.execute.constants import Constants
 from graphshard.execute.python_state import python_state
 from graphshard.execute.run import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.graph.roles import GivenRole, Member, as_member
-from graphshard.ir.program import Stage
+from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
 from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
@@ -243,6 +243,7 @@ def distribute(
     shard: Shard | None = None,
     node_parameters: GivenParameters = (),
     options: Options | None = None,
+    passes: Sequence[Pass] = (),
     check_every: int | None = None,
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
@@ -273,6 +274,7 @@ def distribute(
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.
         options: which passes make the program faster; by default all. The same on every rank.
+        passes: your own, beside those of ``options``: see ``Options.passes``. The same on every rank.
         check_every: compare the values of parameters and buffers over the ranks before every n-th training
             step, bit by bit, and name the first that differs; by default never. For training that changes
             weights outside of forward and backward; reads every parameter once.
@@ -310,6 +312,8 @@ def distribute(
         raise CaptureError("the model is distributed already")
     if check_every is not None and check_every < 0:
         raise CaptureError(f"check_every is a number of training steps, not {check_every}")
+    chosen = options or Options()
+    options = replace(chosen, passes=(*chosen.passes, *passes))
     if not node_parameters:
         return DistributedModule(model, roles, seed, group, options=options, check_every=check_every)
     if shard is None:

@@ -1,8 +1,12 @@
-"""Which passes make a program faster."""
+"""Which passes make a program faster, and which of your own run beside them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
+
+from graphshard.errors import GraphshardError
+from graphshard.ir.program import Pass
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,12 @@ class Options:
         work_in_place: what writes a whole tensor writes over one that nobody reads again.
         bucket_gradients: gradients of several parameters are summed over the ranks in one all-reduce.
         hoist_graph_constants: what depends on the graph alone is computed once for each graph.
+        passes: your own, run on the exact program, in this order, before those that make it faster; see
+            ``docs/passes.md``. They are trusted no more than graphshard's: the finished program is compared with the
+            module.
+
+    Raises:
+        GraphshardError: an object among ``passes`` is no pass, or two passes have one name.
     """
 
     free_constants: bool = True
@@ -40,11 +50,29 @@ class Options:
     work_in_place: bool = True
     bucket_gradients: bool = True
     hoist_graph_constants: bool = True
+    passes: tuple[Pass, ...] = ()
+
+    def __post_init__(self) -> None:
+        for step in self.passes:
+            if isinstance(step, type) or not (
+                isinstance(getattr(step, "name", None), str) and hasattr(step, "run")
+            ):
+                raise GraphshardError(
+                    f"{step!r} is no pass: a pass is an object with a name and run(program) -> int"
+                )
+        names = Counter((*self.choices(), *(step.name for step in self.passes)))
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise GraphshardError(f"two passes are called {twice[0]!r}: give yours another name")
+
+    @classmethod
+    def choices(cls) -> tuple[str, ...]:
+        """The names of graphshard's own passes that can be chosen, in the order in which they run."""
+        return tuple(field.name for field in fields(cls) if isinstance(field.default, bool))
 
     @classmethod
     def none(cls) -> Options:
         """Only the passes that make a program exact."""
-        return cls(**{field.name: False for field in fields(cls)})
+        return cls(**dict.fromkeys(cls.choices(), False))
 
     @property
     def inexact(self) -> tuple[str, ...]:

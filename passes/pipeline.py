@@ -4,7 +4,8 @@
             -> distribute_batch_norm -> expand_losses -> expand_reductions -> stack_reductions
             -> expand_extremes -> expand_scatters -> insert_halo_sync -> insert_all_reduce -> sum_gradients
 
-and then the passes that make it faster, each of which :class:`graphshard.Options` can leave out::
+then a user's own (``Options.passes``), and then the passes that make it faster, each of which
+:class:`graphshard.Options` can leave out::
 
             -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
             -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from graphshard.errors import PlacementError
 from graphshard.ir.identity import number_nodes
 from graphshard.ir.program import Pass, Program, Stage
 from graphshard.options import Options
@@ -91,7 +93,7 @@ def optimising_passes(options: Options) -> tuple[Pass, ...]:
 
 def passes_for(options: Options) -> tuple[Pass, ...]:
     """Every pass that these options ask for, in order."""
-    return (*correctness_passes(), *optimising_passes(options))
+    return (*correctness_passes(), *options.passes, *optimising_passes(options))
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,20 @@ class Pipeline:
         refresh = InferPlacement()
         for step in self.passes:
             edits = step.run(current)
-            current.graph.eliminate_dead_code()
-            current.graph.lint()
+            _tidy(current, step)
             refresh.run(current)
             number_nodes(current.graph, numbers)
             stages.append(Stage(step.name, edits, current.copy()))
         check_placed(current)
         stages[-1].program.module.recompile()
         return stages
+
+
+def _tidy(program: Program, step: Pass) -> None:
+    """Remove what nobody reads, and see that every node comes after those that it reads."""
+    try:
+        program.graph.eliminate_dead_code()
+        program.graph.lint()
+    except RuntimeError as error:
+        problem = str(error).partition("\n")[0]
+        raise PlacementError(f"the pass {step.name} left nodes that do not fit together: {problem}") from error

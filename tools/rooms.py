@@ -90,7 +90,7 @@ def doors(graph: nx.DiGraph) -> list[tuple[str, str]]:
 
 def purposes(root: Path = ROOT) -> Mapping[str, str]:
     """What each room is for: the first line of its docstring."""
-    found = {}
+    found: dict[str, str] = {}
     for name, path in modules(root).items():
         if name not in _FACE and (
             path.name == "__init__.py" or room_of(name).count(".") == name.count(".") - 1

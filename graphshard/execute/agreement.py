@@ -80,7 +80,9 @@ def facts_of(call: Call) -> Facts:
         "torch.is_grad_enabled()": str(torch.is_grad_enabled()),
         "the option check_every": str(call.check_every),
         "the device": bound.signature.device.type,
-        **{f"the option {f.name}": str(getattr(call.options, f.name)) for f in fields(call.options)},
+        **{
+            f"the option {f.name}": describe(getattr(call.options, f.name), str) for f in fields(call.options)
+        },
         **{
             f"argument {name!r}": str(leaf)
             for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True)

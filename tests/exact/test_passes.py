@@ -5,8 +5,6 @@ Two steps each: the second one reads the constants that the first one computed.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 import torch
 from hypothesis import given
@@ -18,7 +16,7 @@ from torch import nn
 
 from graphshard import Options
 
-NAMES = [field.name for field in fields(Options) if field.name not in Options(narrow_halo_rows=True).inexact]
+NAMES = [name for name in Options.choices() if name not in Options(narrow_halo_rows=True).inexact]
 options = st.sets(st.sampled_from(NAMES)).map(
     lambda chosen: Options(**{name: name in chosen for name in NAMES})
 )

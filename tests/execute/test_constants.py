@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import graphshard
 from graphshard.ops import aggregation
 from graphshard.partitioning.partition import partition
-from graphshard.testing import run_ranks
 from graphshard.shard.shard import Shard
+from graphshard.testing import run_ranks
 
 
 def model() -> nn.Module:

@@ -11,8 +11,8 @@ from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
 from graphshard.ops import exchange as ops
 from graphshard.ops.float_order import from_order_keys, order_keys
 from graphshard.ops.stack import stack_ranks
-from graphshard.testing import run_ranks
 from graphshard.shard.halo import HaloPlan
+from graphshard.testing import run_ranks
 
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # One rank that exchanges with itself: its halo rows are copies of its own rows 2, 0, 2.

@@ -21,11 +21,11 @@ from graphshard.execute.bind import bind
 from graphshard.execute.constants import Constants
 from graphshard.execute.run import State, compile_captured, graph_inputs, run
 from graphshard.options import Options
-from graphshard.testing import run_ranks
 from graphshard.show.differ import diff_stages
 from graphshard.show.names import Names
 from graphshard.show.printing import render
 from graphshard.show.traffic import traffic_of
+from graphshard.testing import run_ranks
 from graphshard.tools.data.data import load_data
 
 # What makes a program exact; what makes it faster has texts of its own in tests/passes.

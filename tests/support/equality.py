@@ -21,8 +21,8 @@ from graphshard.ir.program import Program
 from graphshard.ops import totals as reductions
 from graphshard.options import Options
 from graphshard.partitioning.partition import partition
-from graphshard.testing import run_ranks
 from graphshard.shard.shard import Shard
+from graphshard.testing import run_ranks
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-9

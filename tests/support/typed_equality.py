@@ -21,8 +21,8 @@ from graphshard.ir.placement import Edges, Owned, Placed
 from graphshard.ir.program import Program
 from graphshard.ops import totals as reductions
 from graphshard.partitioning.partition import partition
-from graphshard.testing import run_ranks
 from graphshard.shard.shard import Shard
+from graphshard.testing import run_ranks
 
 Found = dict[str, Tensor | None]
 Loss = Callable[[Any, Shard, Callable[..., Tensor]], Tensor]

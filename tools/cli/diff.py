@@ -13,6 +13,7 @@ from graphshard.tools.cli.options import (
     HiddenOption,
     JsonOption,
     LayersOption,
+    PassesOption,
     PlainOption,
     SeedOption,
     WithOption,
@@ -64,10 +65,11 @@ def diff(
     plain: PlainOption = False,
     with_: WithOption = None,
     without: WithoutOption = None,
+    passes: PassesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show the syncs and reductions that distributing a model inserts, with their rows and bytes."""
-    options = chosen_passes(plain, with_, without)
+    options = chosen_passes(plain, with_, without, passes)
     from rich.text import Text
 
     from graphshard.preview import diff as diff_model

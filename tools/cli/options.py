@@ -42,6 +42,14 @@ WithOption = Annotated[
 WithoutOption = Annotated[
     list[str] | None, typer.Option("--without", metavar="PASS", help="All but this pass; may be repeated.")
 ]
+PassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--passes",
+        metavar="SPEC",
+        help="Also a pass of your own: file.py:Name or pkg.mod:Name, the pass or its class; may be repeated.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, nothing else.")]
 
 
@@ -52,16 +60,19 @@ class Dtype(StrEnum):
     float64 = "float64"
 
 
-def chosen_passes(plain: bool, added: Sequence[str] | None, left_out: Sequence[str] | None) -> Options:
-    """Which optimising passes ``--plain``, ``--with`` and ``--without`` ask for."""
-    from dataclasses import fields, replace
+def chosen_passes(
+    plain: bool, added: Sequence[str] | None, left_out: Sequence[str] | None, own: Sequence[str] | None = None
+) -> Options:
+    """The passes that ``--plain``, ``--with``, ``--without`` and ``--passes`` ask for."""
+    from dataclasses import replace
 
     from graphshard.options import Options
+    from graphshard.tools.targets.targets import load_pass
 
-    known = [field.name for field in fields(Options)]
+    known = Options.choices()
     for name in (*(added or ()), *(left_out or ())):
         if name not in known:
             raise typer.BadParameter(f"there is no pass {name!r} to choose: {', '.join(known)}")
     start = Options.none() if plain else Options()
     wanted = dict.fromkeys(added or (), True) | dict.fromkeys(left_out or (), False)
-    return replace(start, **wanted)
+    return replace(start, **wanted, passes=tuple(map(load_pass, own or ())))

@@ -110,6 +110,18 @@ def load_target(
     return Target(spec, None, seed)
 
 
+def load_pass(spec: str) -> Any:
+    """The pass that a SPEC names, ``file.py:Name`` or ``pkg.mod:Name``: an object, or a class made without arguments.
+
+    Raises:
+        DataError: no such file or name, or the file fails to import.
+    """
+    if ":" not in spec:
+        raise DataError(f"there is no pass {spec!r}: give file.py:Name or pkg.mod:Name")
+    found = _find(spec)
+    return _guarded(spec, found) if isinstance(found, type) else found
+
+
 def _find(spec: str) -> Any:
     place, _, name = spec.rpartition(":")
     if not place or not name:
