@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
+from typing import Any
 
 from graphshard.errors import GraphshardError
 from graphshard.ir.program import Pass
@@ -72,7 +73,8 @@ class Options:
     @classmethod
     def none(cls) -> Options:
         """Only the passes that make a program exact."""
-        return cls(**dict.fromkeys(cls.choices(), False))
+        nothing: dict[str, Any] = dict.fromkeys(cls.choices(), False)
+        return cls(**nothing)
 
     @property
     def inexact(self) -> tuple[str, ...]:

@@ -131,4 +131,6 @@ def _tidy(program: Program, step: Pass) -> None:
         program.graph.lint()
     except RuntimeError as error:
         problem = str(error).partition("\n")[0]
-        raise PlacementError(f"the pass {step.name} left nodes that do not fit together: {problem}") from error
+        raise PlacementError(
+            f"the pass {step.name} left nodes that do not fit together: {problem}"
+        ) from error

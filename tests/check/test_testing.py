@@ -39,9 +39,7 @@ def test_an_exact_model_passes_and_says_what_was_compared(parts: int) -> None:
 def test_a_difference_is_an_assertion_with_a_table_of_what_differs() -> None:
     """A halo exchange is left out of the program."""
     with pytest.raises(AssertionError, match=r"(?s)FAIL \(\d+ of \d+\).*halo sync"):
-        assert_equivalent(
-            Mean, graph(), 3, options=graphshard.Options.none(), fault=Fault("x_halo", "drop")
-        )
+        assert_equivalent(Mean, graph(), 3, options=graphshard.Options.none(), fault=Fault("x_halo", "drop"))
 
 
 def test_a_model_that_cannot_be_exact_is_refused() -> None:

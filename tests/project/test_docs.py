@@ -75,6 +75,18 @@ def test_blocks_say_what_they_are() -> None:
         )
 
 
+def test_files_and_folders_that_pages_name_are_there() -> None:
+    """Whole from the root, or as a page says them inside of the package: ``capture/export.py``."""
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(r"`([a-z_]+/(?:[a-z_]+/)*[a-z_]+(?:\.py|\.md|/))`", page.read_text())
+    }
+    assert len(named) > 50
+    missing = [n for n in named if not any((base / n[1]).exists() for base in (ROOT, ROOT / "graphshard"))]
+    assert not missing
+
+
 def test_the_training_listing_is_the_file_word_for_word() -> None:
     first = next(block for block in blocks("python") if block.page.name == "README.md")
     assert first.text == (ROOT / "examples" / "train_gcn.py").read_text()
