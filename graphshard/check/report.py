@@ -53,7 +53,6 @@ class Report:
         dtype: the floating dtype of the run.
         transport: "threads" (simulated ranks) or "processes" (gloo).
         rows: every compared value.
-        notes: what a reader should know of the run (which reference, which bound).
         inexact: passes that were asked for although they change results: the report has not passed.
     """
 
@@ -61,7 +60,6 @@ class Report:
     dtype: str
     transport: str
     rows: Sequence[Row]
-    notes: Sequence[str] = ()
     inexact: Sequence[str] = ()
 
     @property
@@ -93,7 +91,6 @@ class Report:
             "transport": self.transport,
             "largest_relative_difference": largest,
             "inexact": list(self.inexact),
-            "notes": list(self.notes),
             "rows": rows,
         }
 

@@ -15,29 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from torch import fx
 
-from graphshard.ir.program import Program
+from graphshard.ir.program import Program, Stage
 from graphshard.show.names import Key, Names, key_of, marked_value, op_name, plural
 from graphshard.show.printing import Line, header, render
-from graphshard.show.traffic import Traffic, traffic_of
+from graphshard.show.traffic import Traffic
 
 MARKERS = {"unchanged": " ", "added": "+", "removed": "-", "changed": "~"}
 
 LEGEND = "a rank has n owned nodes, h halo nodes and e edges; the graph has N nodes and E edges"
-
-
-class StageLike(Protocol):
-    """A program as one pass left it, such as ``graphshard.ir.program.Stage``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def edits(self) -> int: ...
-    @property
-    def program(self) -> Program: ...
 
 
 @dataclass(frozen=True)
@@ -139,24 +128,7 @@ class Diff:
         return "\n".join(text.rstrip() for _, text in self.lines()) + "\n"
 
 
-def diff_stages(
-    before: StageLike | Program, after: StageLike | Program, traffic: Traffic | None = None
-) -> Diff:
-    """Compare two stages of one compilation.
-
-    Args:
-        before, after: stages, or their programs.
-        traffic: what ``after`` sends; by default in symbols.
-    """
-    programs = [stage if isinstance(stage, Program) else stage.program for stage in (before, after)]
-    names = Names(programs)
-    found = traffic or traffic_of(programs[1], names=names)
-    return Diff(
-        header(programs[1], names), (_compare(programs[0], programs[1], names, found.notes()),), found
-    )
-
-
-def diff_pipeline(stages: Sequence[StageLike], names: Names, traffic: Traffic, *, between: bool) -> Diff:
+def diff_pipeline(stages: Sequence[Stage], names: Names, traffic: Traffic, *, between: bool) -> Diff:
     """Compare the last stage with the first or, with ``between``, every stage with the one before it."""
     programs = [stage.program for stage in stages]
     notes = traffic.notes()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.golden_text import assert_golden
 from support.models_for_golden import GAT, GCN, HandWritten, SAGELoss
+from support.stages import diff_stages
 from torch import nn
 from torch_geometric.nn import GCNConv
 
@@ -21,7 +22,6 @@ from graphshard.execute.bind import bind
 from graphshard.execute.constants import Constants
 from graphshard.execute.run import State, compile_captured, graph_inputs, run
 from graphshard.options import Options
-from graphshard.show.differ import diff_stages
 from graphshard.show.names import Names
 from graphshard.show.printing import render
 from graphshard.show.traffic import traffic_of

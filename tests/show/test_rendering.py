@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 import torch
+from support.stages import diff_stages
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -23,7 +24,7 @@ from graphshard.passes.infer.infer_placement import InferPlacement
 from graphshard.passes.pipeline import Options, Pipeline
 from graphshard.preview import argument_specs, describe
 from graphshard.shard.node_parameters import sets_of
-from graphshard.show.differ import Diff, diff_stages
+from graphshard.show.differ import Diff
 from graphshard.tools import zoo
 from graphshard.tools.data.data import load_data
 from graphshard.tools.targets import models

@@ -102,7 +102,7 @@ def _counts(ranks: str) -> list[int]:
 def _show(report: Report, every: bool) -> None:
     if every or not report.passed:
         output.show(report.table(everything=every))
-    output.show(_by_kind(report), report.summary(), *report.notes, "")
+    output.show(_by_kind(report), report.summary(), "")
 
 
 def _by_kind(report: Report) -> Table:

@@ -81,10 +81,6 @@ BASICS = [
 ]
 
 
-def _named_attributes(m: Any, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Any:
-    return m.layer(x, edge_index, edge_attr=edge_attr)
-
-
 def _deep(block: str, **options: Any) -> Any:
     conv = pyg.GENConv(F, F, norm="layer")
     return zoo.DeepGCNLayer(conv, nn.LayerNorm(F), nn.ReLU(), block=block, **options)

@@ -7,6 +7,7 @@ asks for the edits it needs, and refuses the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from graphshard.passes.infer.rules import (
@@ -44,7 +45,25 @@ FAMILIES = (
     communication,
     aggregate,
 )
-"""In this order: ``write`` takes over some ops of ``scatter`` and passes on what it does not handle."""
+
+
+def one_table(families: Iterable[Any]) -> dict[str, Rule]:
+    """Op -> rule, of all families.
+
+    Raises:
+        ValueError: two families have a rule for one op.
+    """
+    rules: dict[str, Rule] = {}
+    for family in families:
+        if twice := rules.keys() & family.RULES.keys():
+            raise ValueError(
+                f"{family.__name__} has a rule for {min(twice)}, which another family has one for"
+            )
+        rules |= family.RULES
+    return rules
+
+
+RULES = one_table(FAMILIES)
 
 
 def find_rule(target: Any) -> Rule | None:
@@ -52,11 +71,7 @@ def find_rule(target: Any) -> Rule | None:
     name = name_of(target)
     if name in USER_RULES:
         return USER_RULES[name]
-    for family in FAMILIES:
-        if name in family.RULES:
-            rule: Rule = family.RULES[name]
-            return rule
-    return pointwise.find(target)
+    return RULES.get(name) or pointwise.find(target)
 
 
-__all__ = ["FAMILIES", "find_rule", "name_of"]
+__all__ = ["FAMILIES", "RULES", "find_rule", "name_of", "one_table"]

@@ -263,7 +263,7 @@ def _table(rule: Rule, *names: str) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **_table(along, "cummax", "cummin", "roll", "repeat_interleave.self_int", "diff", "rot90"),
-    **_table(dropping, "kthvalue", "mode", "nanmedian.dim", "nanmean", "aminmax"),
+    **_table(dropping, "kthvalue", "mode", "nanmedian.dim", "nanmean"),
     **_table(last_dims(2), "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d",
              "max_pool1d_with_indices"),
     **_table(last_dims(1), "view_as_complex"),

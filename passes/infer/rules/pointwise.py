@@ -39,8 +39,6 @@ def pointwise(call: Call) -> Placement:
     ndim = max((len(shape) for _, shape in operands), default=0)
     dims = broadcast_rows(call, operands, ndim)
     uniform = all(p.uniform for p, _ in operands if p.sharded) and any(p.sharded for p, _ in operands)
-    if uniform:
-        uniform = _constant_along_rows(operands)
     return Placed(dims, uniform=uniform)
 
 
@@ -116,11 +114,6 @@ def find(target: Any) -> Rule | None:
 
 def is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
-
-
-def _constant_along_rows(operands: list[tuple[Placed, tuple[Any, ...]]]) -> bool:
-    """Whether no operand varies along the sharded dim (uniform ones and broadcast ones do not)."""
-    return all(p.uniform or not p.sharded for p, _ in operands)
 
 
 def _flat(values: Any) -> list[Any]:

@@ -231,11 +231,6 @@ REDUCES = ("sum", "mean", "amax", "amin", "prod")
 
 RULES: dict[str, Rule] = {
     "graphshard.ops.local.scatter_extreme": scatter_extreme,
-    "aten.scatter_add.default": scatter,
-    "aten.scatter_reduce.two": scatter,
-    "aten.scatter.src": scatter,
-    "aten.scatter.value": scatter,
     "aten.index_add.default": index_add,
     "aten.index_reduce.default": index_add,
-    "aten.index_put.default": index_put,
 }
