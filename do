@@ -4,6 +4,8 @@
 #   ./do test  [options]   the tests (pytest)
 #   ./do check             ruff, mypy and the tests: what CI runs
 #   ./do versions SPEC     the tests of other versions of torch and PyG (.ci/versions)
+#   ./do matrix            the same for every version that is promised, as a table (.ci/matrix)
+#   ./do docs              the documentation site, in site/ (offline once installed)
 #   ./do rooms             the folders and what they import, floor by floor
 #   ./do COMMAND ...       any other graphshard command, such as: ./do verify gat karate
 set -euo pipefail
@@ -33,11 +35,16 @@ case "$job" in
         .venv/bin/mypy
         exec "$0" test "$@"
         ;;
+    matrix) exec .ci/matrix ;;
     versions) exec .ci/versions "$@" ;; # in environments of their own
-    help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+    help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
     rooms)
         install dev
         exec .venv/bin/python -m graphshard.tools.rooms
+        ;;
+    docs)
+        install docs
+        exec .venv/bin/python -W ignore -m sphinx -W -q -b html docs site "$@"
         ;;
     bench | coverage)
         install dev

@@ -100,7 +100,7 @@ def test_masked_class_probabilities_are_refused() -> None:
     """torch.export compares the row counts of scores and targets, which are numbers of the data."""
     case = fixed_case()
     model = make(lambda: Inside(TERMS["class probabilities"], "mean", True))
-    with pytest.raises(CaptureError, match=r"test_exact_losses\.py:\d+"):
+    with pytest.raises(CaptureError, match=r"test_losses\.py:\d+"):
         check_equal(model, case.tensors, case.assignment, case.parts)
 
 

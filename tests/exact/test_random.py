@@ -110,4 +110,4 @@ def test_a_permutation_of_the_nodes_is_refused() -> None:
 
     message = refusal(model_of(forward))
     assert message.startswith("aten.randperm shuffles rows over all ranks")
-    assert "test_exact_random.py" in message
+    assert "test_random.py" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.repository import ROOT
 from support.shard_cases import assert_same, sharded
 
 from graphshard.errors import ShardError
@@ -108,7 +110,9 @@ def test_gather_over_gloo(tmp_path: Path) -> None:
     # This file again as a program: forking a process whose torch threads run can hang.
     ranks = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), "2", str(tmp_path / "store")], stderr=subprocess.PIPE
+            [sys.executable, __file__, str(rank), "2", str(tmp_path / "store")],
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"},
         )
         for rank in range(2)
     ]

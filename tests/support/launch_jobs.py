@@ -101,7 +101,7 @@ def train_typed(folder: str, recipe: Any) -> Any:
 
 def start_equal() -> tuple[torch.Tensor, str]:
     """A model seeded by the rank, called; then one rank changes an attribute: the weight, and what is said."""
-    from test_equal_start import Net, shards
+    from support.equal_start import Net, shards
 
     import graphshard
 
