@@ -21,7 +21,7 @@ from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema, Sizes
 
 MOST_ROWS = 2**31 - 1
-"""Of any set that a program is captured for."""
+"""The most nodes or edges that a set may have: programs are captured for any number up to it."""
 
 
 @dataclass(frozen=True)

@@ -71,5 +71,5 @@ class Sizes:
 
     @property
     def key(self) -> tuple[tuple[str, int], ...]:
-        """Hashable."""
+        """The sizes as a tuple, which can be hashed."""
         return (*self.nodes.items(), ("", -1), *self.edges.items())

@@ -47,7 +47,7 @@ class Output:
 
 
 PLAN_PARTS = frozenset({"send_index", "send_splits", "recv_splits"})
-"""Of one plan of a node set."""
+"""Parts of a shard that belong to one halo plan of a node set."""
 GRAPH_INPUTS = PLAN_PARTS | {
     *("node_ids", "owned_ids", "num_nodes"),  # of a plan, of a node set
     *("edge_ids", "num_edges"),  # of an edge set

@@ -17,7 +17,7 @@ Method = str | Tensor | Mapping[str, Tensor] | Callable[..., Any]
 
 
 def assign(graph: GraphData, num_parts: int, method: Method, seed: int) -> dict[str, Tensor]:
-    """Of each node set int64 ``[N]`` on the CPU, checked.
+    """The part of every node: int64 ``[N]`` on the CPU for each node set, checked.
 
     Raises:
         PartitionError: there is no such method, or the assignment is not valid.

@@ -23,7 +23,7 @@ __all__ = ["allocator_environment", "allocator_path", "return_free_memory", "wit
 _PACKAGE, _LIBRARY = "cmeel-mimalloc", "libmimalloc.so"
 _CHOICE = "GRAPHSHARD_ALLOCATOR"
 _SETTINGS = {"MIMALLOC_PURGE_DELAY": "-1"}
-"""Of mimalloc: pages that are free stay in the process, for the next step takes them again."""
+"""mimalloc's own: pages that are free stay in the process, for the next step takes them again."""
 
 
 def allocator_path() -> Path | None:

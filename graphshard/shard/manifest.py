@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 def manifest_checksum(manifest: dict[str, Any]) -> str:
-    """Of everything but the checksum itself, whatever the layout of the JSON."""
+    """SHA-256 of everything but the checksum itself, whatever the layout of the JSON."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

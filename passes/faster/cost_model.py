@@ -17,7 +17,7 @@ _PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm")
 
 @dataclass(frozen=True)
 class Speeds:
-    """Of the machines and the link between them; only their proportions matter.
+    """Speeds of the machines and of the link between them; only their proportions matter.
 
     Attributes:
         link: bytes a second that a rank sends, 1 GB/s by default: 10 Gb/s Ethernet, or gloo between processes.
@@ -33,7 +33,7 @@ class Speeds:
 
 
 _ONCE = 1e-3
-"""Of what costs something once for each graph, compared with every step."""
+"""The weight of a cost that is paid once for each graph, beside one that is paid in every step."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Costs:
 
 
 def row_bytes(node: fx.Node) -> int:
-    """Of one row of a value."""
+    """Bytes of one row of a value."""
     value, placed = node.meta.get("val"), node.meta.get("placement")
     if not isinstance(value, torch.Tensor) or not isinstance(placed, Placed) or not value.dim():
         return 0

@@ -240,7 +240,7 @@ class _Lowering:
         return rows
 
     def _structure(self, row: Gathered, column: Gathered) -> fx.Node:
-        """Of the edges from the rows of one table to those of another."""
+        """The structure of the edges from the rows of one table to those of another."""
         return self._make(row.index, column.index, rows_of(row.table), rows_of(column.table))
 
     def _with_end(self, index: fx.Node, table: fx.Node) -> tuple[fx.Node, str]:

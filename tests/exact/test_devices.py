@@ -34,7 +34,7 @@ def creates(self: Any, x: Tensor, edge_index: Tensor) -> Tensor:
 
 
 def devices_of(model: nn.Module, device: str, options: Options) -> set[torch.device]:
-    """Of everything that the compiled program makes or names."""
+    """The devices of everything that the compiled program makes or names."""
     edges = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 1]])
     shard = graphshard.partition({"x": torch.rand(4, 5, dtype=torch.float64), "edge_index": edges}, 1)[0].to(
         torch.device(device)

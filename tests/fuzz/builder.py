@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 WIDTH = 4
-"""Of most values: float rows are ``[rows, WIDTH]``, ``[rows]`` or ``[rows, 2, 2]``."""
+"""Columns of most values: float rows are ``[rows, WIDTH]``, ``[rows]`` or ``[rows, 2, 2]``."""
 GROUPS = 4
 """The numbers in ``z``."""
 

@@ -110,7 +110,7 @@ def cut(edge_index: Tensor, nodes: int, parts: int, seed: int = 0) -> Cut:
 
 
 def measure_speeds(edge_index: Tensor, nodes: int) -> Speeds:
-    """Of this machine, with the rows and edges of one part of the graph."""
+    """The speeds of this machine, with the rows and edges of one part of the graph."""
     kept = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -18,7 +18,7 @@ EDGE_KEYS = ("edge_weight", "edge_attr", "edge_type")
 
 
 def from_tensors(tensors: dict[str, Tensor], name: str, seed: int, num_classes: int = 0) -> GraphData:
-    """Whatever a file held -> the tensors that every source promises."""
+    """The tensors that every source promises, from whatever a file held."""
     for key in ("edge_index", "y"):
         if key not in tensors:
             raise DataError(f"{name} has no {key!r}; it has {', '.join(tensors) or 'no tensors'}")

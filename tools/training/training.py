@@ -77,7 +77,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Of a typical epoch: the median, since the first one compiles."""
+        """Seconds of a typical epoch: the median, since the first one compiles."""
         return median(epoch.seconds for epoch in self.epochs)
 
 

@@ -23,7 +23,7 @@ from graphshard.shard.shard import Shard
 from graphshard.tools.zoo.configuration import CLASSES, EDGE_FEATURES, FEATURES, HIDDEN
 
 NODES = 24
-"""Of every graph, for models that are made for a number of nodes."""
+"""Nodes of every graph, for models that are made for a number of nodes."""
 
 PARTS = 3
 GRAPHS = 3

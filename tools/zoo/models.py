@@ -34,7 +34,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "jk lstm": {"jk": "lstm"},
     "batch norm, dropout": {"norm": "batch_norm", "dropout": 0.5},
 }
-"""Of every basic model."""
+"""Options of the basic models, each tried with every one of them."""
 
 NORMS: dict[str, Callable[[], Any]] = {
     **{name: lambda name=name: name for name in ("instance_norm", "graph_norm", "pair_norm")},  # type: ignore[misc]
