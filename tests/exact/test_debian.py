@@ -18,7 +18,7 @@ from support.typed_models import DEPENDENCIES, Sections
 
 import graphshard
 from graphshard.ranks.launch import launch
-from graphshard.tools.training.training import Recipe, train_eagerly
+from graphshard.tools.training.loop import Recipe, train_eagerly
 
 pyg = pytest.importorskip("torch_geometric.data")
 SHARED = SHARED_DATA / "debian_packages.npz"

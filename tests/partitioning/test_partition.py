@@ -17,7 +17,7 @@ from graphshard.errors import PartitionError
 from graphshard.graph.roles import Role, infer_member
 from graphshard.graph.schema import Sizes
 from graphshard.partitioning.partition import ShardedGraph, partition
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 
 DATA = SHARED_DATA
 

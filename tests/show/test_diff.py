@@ -26,7 +26,7 @@ from graphshard.show.names import Names
 from graphshard.show.printing import render
 from graphshard.show.traffic import traffic_of
 from graphshard.testing import run_ranks
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 
 # What makes a program exact; what makes it faster has texts of its own in tests/passes.
 PLAIN = Options.none()

@@ -26,9 +26,9 @@ from graphshard.preview import argument_specs, describe
 from graphshard.shard.node_parameters import sets_of
 from graphshard.show.differ import Diff
 from graphshard.tools import zoo
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 from graphshard.tools.targets import models
-from graphshard.tools.targets.targets import load_target
+from graphshard.tools.targets.load import load_target
 from graphshard.tools.zoo import run as zoo_run
 from graphshard.tools.zoo.graphs import ROLES, cut_graph
 from graphshard.tools.zoo.run import Result, render_all, run_configuration, tensor_names

@@ -92,7 +92,7 @@ def train_typed(folder: str, recipe: Any) -> Any:
     from support.typed_models import Sections
 
     import graphshard
-    from graphshard.tools.training.training import train
+    from graphshard.tools.training.loop import train
 
     model = Sections().double()
     model.load_state_dict(torch.load(f"{folder}/state.pt", weights_only=True))

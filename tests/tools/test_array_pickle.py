@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from graphshard.errors import DataError
 from graphshard.tools.data.array_pickle import read_array, read_neighbours
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

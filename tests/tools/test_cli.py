@@ -16,7 +16,7 @@ from graphshard.check import Report, Row
 from graphshard.errors import GraphshardError, ShardError
 from graphshard.tools import output
 from graphshard.tools.cli.app import app
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 
 MODELS = str(SUPPORT / "cli_models.py")
 

@@ -17,7 +17,7 @@ from support.repository import SHARED_DATA
 from graphshard.errors import DataError
 from graphshard.graph.data import GraphData
 from graphshard.partitioning.partition import partition
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 
 DATA = SHARED_DATA
 

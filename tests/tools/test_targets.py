@@ -7,9 +7,9 @@ import torch
 from support.repository import SUPPORT
 
 from graphshard.errors import DataError
-from graphshard.tools.data.data import load_data
+from graphshard.tools.data.sources import load_data
 from graphshard.tools.targets import models
-from graphshard.tools.targets.targets import load_target
+from graphshard.tools.targets.load import load_target
 
 MODELS = str(SUPPORT / "cli_models.py")
 

@@ -9,9 +9,9 @@ from torch import nn
 import graphshard
 from graphshard.errors import DataError
 from graphshard.testing import run_ranks
-from graphshard.tools.data.data import load_data
-from graphshard.tools.targets.targets import load_target
-from graphshard.tools.training.training import Recipe, train, train_eagerly
+from graphshard.tools.data.sources import load_data
+from graphshard.tools.targets.load import load_target
+from graphshard.tools.training.loop import Recipe, train, train_eagerly
 
 RECIPE = Recipe(epochs=8, lr=0.05)
 

@@ -73,8 +73,8 @@ def diff(
     from rich.text import Text
 
     from graphshard.preview import diff as diff_model
-    from graphshard.tools.data.data import load_data
-    from graphshard.tools.targets.targets import load_target
+    from graphshard.tools.data.sources import load_data
+    from graphshard.tools.targets.load import load_target
 
     graph = None if data is None else load_data(data)
     model = load_target(target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)

@@ -67,7 +67,7 @@ def chosen_passes(
     from dataclasses import replace
 
     from graphshard.options import Options
-    from graphshard.tools.targets.targets import load_pass
+    from graphshard.tools.targets.load import load_pass
 
     known = Options.choices()
     for name in (*(added or ()), *(left_out or ())):

@@ -33,7 +33,7 @@ def partition(
 ) -> None:
     """Cut a graph into shards, one for each rank."""
     import graphshard
-    from graphshard.tools.data.data import load_data
+    from graphshard.tools.data.sources import load_data
 
     graph = load_data(data)
     shards = graphshard.partition(graph, parts, method=method.value, seed=seed)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from graphshard.graph.data import GraphData
     from graphshard.tools.training.comparison import Comparison
     from graphshard.tools.training.job import Job, Trained
-    from graphshard.tools.training.training import History
+    from graphshard.tools.training.loop import History
 
 
 def train(
@@ -76,10 +76,10 @@ def train(
 
     import torch
 
-    from graphshard.tools.data.data import load_data
-    from graphshard.tools.targets.targets import load_target
+    from graphshard.tools.data.sources import load_data
+    from graphshard.tools.targets.load import load_target
     from graphshard.tools.training import job as jobs
-    from graphshard.tools.training.training import Recipe
+    from graphshard.tools.training.loop import Recipe
 
     source = data or "karate"
     load = functools.cache(functools.partial(load_data, source))

@@ -65,8 +65,8 @@ def verify(
     import torch
 
     import graphshard
-    from graphshard.tools.data.data import load_data
-    from graphshard.tools.targets.targets import load_target
+    from graphshard.tools.data.sources import load_data
+    from graphshard.tools.targets.load import load_target
 
     graph = load_data(data)
     model = load_target(target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)

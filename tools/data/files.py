@@ -164,7 +164,7 @@ def _pyg_classes() -> list[Any]:
 
 
 def read_npz(options: Options) -> GraphData:
-    """``PATH.npz``: the arrays that :func:`graphshard.tools.data.data.load_data` lists; pickled objects are refused."""
+    """``PATH.npz``: the arrays that ``sources.load_data`` lists; pickled objects are refused."""
     (seed,) = options.read(seed=0)
     path = _existing(options.argument)
     try:

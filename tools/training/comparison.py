@@ -24,8 +24,8 @@ import graphshard
 from graphshard.graph.data import GraphData
 from graphshard.shard.shard import Shard
 from graphshard.tools.training.job import Job, Trained
+from graphshard.tools.training.loop import History, train, train_eagerly
 from graphshard.tools.training.progress import progress
-from graphshard.tools.training.training import History, train, train_eagerly
 
 TOLERANCE = 1e-6
 """How far two loss curves may be apart in float64."""

@@ -27,9 +27,9 @@ from graphshard.ranks.groups import all_gather_object, default_group, group_rank
 from graphshard.ranks.launch import launch
 from graphshard.shard.shard import Shard
 from graphshard.tools import output
-from graphshard.tools.targets.targets import Target
+from graphshard.tools.targets.load import Target
+from graphshard.tools.training.loop import History, Recipe, train
 from graphshard.tools.training.progress import progress
-from graphshard.tools.training.training import History, Recipe, train
 
 # Ranks wait this long for one that hangs: PyTorch's default, 30 minutes. One that dies is noticed at once.
 _TIMEOUT = dist.default_pg_timeout.total_seconds()
