@@ -16,6 +16,7 @@ The pipeline alone copies, numbers nodes, lints, recompiles and checks placement
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -118,7 +119,7 @@ class Pipeline:
             _tidy(current, step)
             refresh.run(current)
             number_nodes(current.graph, numbers)
-            stages.append(Stage(step.name, edits, current.copy()))
+            stages.append(Stage(step.name, edits, current.copy(), _purpose(step)))
         check_placed(current)
         stages[-1].program.module.recompile()
         return stages
@@ -134,3 +135,11 @@ def _tidy(program: Program, step: Pass) -> None:
         raise PlacementError(
             f"the pass {step.name} left nodes that do not fit together: {problem}"
         ) from error
+
+
+def _purpose(step: Pass) -> str:
+    """What a pass does: the line that its file begins with, or else its class."""
+    file = inspect.getdoc(inspect.getmodule(type(step))) or ""
+    head, colon, rest = file.partition("\n")[0].partition(f"{step.name}: ")
+    said = rest if colon and not head else (inspect.getdoc(type(step)) or "").partition("\n")[0]
+    return said.rstrip(".")

@@ -159,11 +159,19 @@ def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:
 
 @dataclass(frozen=True)
 class Stage:
-    """The program as one pass left it."""
+    """The program as one pass left it.
+
+    Attributes:
+        name: the pass's.
+        edits: how many it says that it made.
+        program: a copy of its own.
+        does: what the pass does, in the words that its file begins with.
+    """
 
     name: str
     edits: int
     program: Program
+    does: str = ""
 
 
 class Pass(Protocol):

@@ -12,7 +12,7 @@ Nodes correspond by their identity, which the copies of a program share (``graph
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from graphshard.ir.program import Program, Stage
 from graphshard.show.names import Key, Names, key_of, marked_value, op_name, plural
 from graphshard.show.printing import Line, header, render
 from graphshard.show.traffic import Traffic
+from graphshard.show.why import why
 
 MARKERS = {"unchanged": " ", "added": "+", "removed": "-", "changed": "~"}
 
@@ -99,6 +100,15 @@ class Diff:
     inputs: str
     stages: tuple[StageDiff, ...]
     traffic: Traffic
+    _compilation: tuple[Sequence[Stage], Names] = field(repr=False, compare=False)
+
+    def why(self, name: str) -> str:
+        """Why the value that the diff calls ``name`` is there: the pass that made it, what for, and the user's line.
+
+        Raises:
+            DataError: there is no such value.
+        """
+        return why(*self._compilation, name)
 
     def lines(self) -> list[tuple[str, str]]:
         """``(kind, text)`` of the whole text, for whoever colours it; see :meth:`StageDiff.lines`."""
@@ -136,7 +146,7 @@ def diff_pipeline(stages: Sequence[Stage], names: Names, traffic: Traffic, *, be
         diffs = [_compare(a.program, b.program, names, notes, b.name, b.edits) for a, b in pairwise(stages)]
     else:
         diffs = [_compare(programs[0], programs[-1], names, notes)]
-    return Diff(header(programs[-1], names), tuple(diffs), traffic)
+    return Diff(header(programs[-1], names), tuple(diffs), traffic, (stages, names))
 
 
 def _compare(

@@ -127,7 +127,7 @@ def _line(node: fx.Node, names: Names) -> Line:
         names.type(node),
         names.placement(node),
         _heading(node),
-        _where(node),
+        user_line(node),
     )
 
 
@@ -164,7 +164,7 @@ def _heading(node: fx.Node) -> str:
     return f"{path} ({cls})" if path else cls
 
 
-def _where(node: fx.Node) -> str:
+def user_line(node: fx.Node) -> str:
     """The user's line; where there is none, the library's file, whose lines other versions move."""
     frames = [f for f in source.source_frames(node) if not (f[0].startswith("<") or source.is_own(f[0]))]
     own = [f for f in frames if "site-packages" not in f[0] and "dist-packages" not in f[0]]

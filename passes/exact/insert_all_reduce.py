@@ -16,6 +16,7 @@ from torch import fx
 
 from graphshard.ir.placement import Edges, Owned, Size
 from graphshard.ir.program import Emitter, Program
+from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
 from graphshard.passes.infer.infer_placement import infer
 from graphshard.passes.infer.rules.call import AllReduce, GlobalCount
@@ -54,6 +55,7 @@ def _insert(program: Program, edit: AllReduce) -> None:
             name=f"{edit.value.name}_all",
             example=edit.value.meta["val"],
         )
+    because(total, edit.value, f" is the {edit.reduce} of this rank's rows alone")
     for user in users:
         user.replace_input_with(edit.value, total)
 
@@ -74,5 +76,6 @@ def _count(program: Program, size: fx.Node, users: list[fx.Node]) -> None:
             total = emit.call(
                 local_ops.global_count, size, group, name=f"{size.name}_global", example=size.meta["val"]
             )
+        because(total, users[0], " computes with the number of rows, which is that of all ranks")
     for user in users:
         user.replace_input_with(size, total)

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.placement import Halo, Placement, reach
+from graphshard.ir.placement import Halo, Placed, Placement, reach
 from graphshard.ir.program import Emitter, Program
+from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
 from graphshard.passes.infer.infer_placement import infer
 from graphshard.passes.infer.rules.call import Call, Edit, HaloSync, Rewrite
@@ -74,10 +75,32 @@ def _insert_sync(program: Program, value: fx.Node, dim: int, halo: Halo, users: 
             name=f"{value.name}_{halo.plan or 'halo'}",
             example=_with_halo(rows.meta["val"]),
         )
+        _say_why(synced, value, halo, users[0])
         if dim != 0:
             synced = emit.call(torch.ops.aten.transpose.int, synced, 0, dim)
     for user in users:
         user.replace_input_with(value, synced)
+
+
+def _say_why(sync: fx.Node, value: fx.Node, halo: Halo, user: fx.Node) -> None:
+    """The gather, what it reads, and the numbers by which it does."""
+    indices = (n for n in user.all_input_nodes if n is not value and _points_into(n, halo))
+    index = next(indices, None)
+    by: tuple[str | fx.Node, ...] = () if index is None else (" by ", index)
+    because(
+        sync,
+        user,
+        " reads rows of ",
+        value,
+        *by,
+        f", whose numbers reach the rows {halo}" if by else f" among {halo}",
+    )
+
+
+def _points_into(node: fx.Node, halo: Halo) -> bool:
+    placement = node.meta.get("placement")
+    points = reach(placement.points) if isinstance(placement, Placed) else None
+    return points is not None and points.rows == halo
 
 
 def _with_halo(example: Any) -> Any:
@@ -132,6 +155,7 @@ def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
             name=f"{node.name}_owned",
             example=owned,
         )
+    because(reduced, node, f" adds to rows of {halo}, which other ranks own")
     for user in users:
         user.replace_input_with(node, reduced)
 

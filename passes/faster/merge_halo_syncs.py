@@ -16,6 +16,7 @@ from torch import fx
 
 from graphshard.ir.constants import constant_values
 from graphshard.ir.program import Emitter, Program
+from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import merged as combined
 from graphshard.passes.faster.halo_rows import SYNC
@@ -67,6 +68,7 @@ def merge_syncs(program: Program, syncs: list[fx.Node]) -> fx.Node:
             *syncs[0].args[1:],
             example=tuple(sync.meta["val"] for sync in syncs),
         )
+        because(together, "these go to the same ranks at the same time, so they share one message")
         together.meta["placement"] = tuple(sync.meta["placement"] for sync in syncs)
         for i, sync in enumerate(syncs):
             item = emit.call(

@@ -30,6 +30,7 @@ from graphshard.ir.constants import constant_values, constants_first
 from graphshard.ir.gradient_flow import gradient_flow
 from graphshard.ir.placement import Halo, Owned
 from graphshard.ir.program import Emitter, Program, part_of
+from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import Table, merge_duplicates, same_programs, structure_of
 from graphshard.ops import local as local_ops
 from graphshard.passes.faster.cost_model import Costs, Speeds
@@ -137,6 +138,10 @@ def _raise(program: Program, halo: Halo, speeds: Speeds) -> None:
         emit = Emitter(program, node)
         with emit.after(node):
             wide[node] = synced(emit, node, halo) if node in sent else twin(emit, node, wide, owned, halo)
+        if node in sent:
+            because(
+                wide[node], "rows of ", node, " are the cheapest to send, of all that lead to the halo rows"
+            )
         if node in computed:
             with emit.after(wide[node]):
                 own = own_rows(emit, wide[node], owned, node.meta["val"])

@@ -66,6 +66,10 @@ def diff(
     with_: WithOption = None,
     without: WithoutOption = None,
     passes: PassesOption = None,
+    why: Annotated[
+        str | None,
+        typer.Option(metavar="VALUE", help="Only why this value is there: a name as the diff has it."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the syncs and reductions that distributing a model inserts, with their rows and bytes."""
@@ -88,6 +92,9 @@ def diff(
         inputs=dict(map(_assignment, inputs or ())),
         options=options,
     )
+    if why is not None:
+        output.show(found.why(why))
+        return
     if json:
         output.show_json({"target": target, "data": data, **found.as_dict()})
         return
