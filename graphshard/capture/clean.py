@@ -24,7 +24,10 @@ from torch.utils import _pytree as pytree
 from graphshard.capture.composites import decompositions
 from graphshard.capture.opaque import OPAQUE
 from graphshard.errors import CaptureError
+from graphshard.ir.calls import calls
 from graphshard.ir.source import where
+
+aten = torch.ops.aten
 
 
 def prepare(exported: ExportedProgram) -> ExportedProgram:
@@ -204,10 +207,14 @@ def _spell_out_sizes(graph: fx.Graph) -> None:
 
 
 def _is_assert(node: fx.Node) -> bool:
-    name = str(node.target)
-    return node.op == "call_function" and (
-        "_assert_scalar" in name or "sym_constrain_range" in name or "_assert_tensor_metadata" in name
-    )
+    return calls(node, *_ASSERTS)
+
+
+_ASSERTS = (
+    *(aten._assert_scalar, aten._functional_assert_scalar, aten._assert_tensor_metadata),
+    *(aten.sym_constrain_range, aten.sym_constrain_range_for_size),
+    *(aten._functional_sym_constrain_range, aten._functional_sym_constrain_range_for_size),
+)
 
 
 def _is_impure(node: fx.Node) -> bool:

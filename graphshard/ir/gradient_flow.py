@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.program import Program
+from graphshard.ops.local import random_like
 
-_STOPS = frozenset(
-    [
-        "detach",
-        "bernoulli",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-    ]
+aten = torch.ops.aten
+
+_STOPS = (
+    aten.detach,
+    aten.bernoulli,
+    *(aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like),
+    *(aten.rand_like, aten.randn_like, aten.randint_like),
+    *(aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty),
 )
 
 
@@ -59,9 +54,7 @@ def gradient_flow(
 
 def stops_gradient(node: fx.Node) -> bool:
     """Whether the op takes no more than shape and dtype from its inputs, or cuts the gradient."""
-    # A Python function prints as <function name at 0x..>.
-    name = getattr(node.target, "__name__", "") if callable(node.target) else ""
-    return str(node.target).removeprefix("aten.").split(".")[0] in _STOPS or name == "random_like"
+    return calls(node, *_STOPS) or node.target is random_like
 
 
 def _is_source(spec: Any, trainable: Collection[str] | None, inputs_need_grad: bool) -> bool:

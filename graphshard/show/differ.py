@@ -20,7 +20,8 @@ from typing import Any
 from torch import fx
 
 from graphshard.ir.program import Program, Stage
-from graphshard.show.names import Key, Names, key_of, marked_value, op_name, plural
+from graphshard.ops.exchange import replicated_output
+from graphshard.show.names import Key, Names, key_of, marked_value, plural
 from graphshard.show.printing import Line, header, render
 from graphshard.show.traffic import Traffic
 from graphshard.show.why import why
@@ -189,7 +190,7 @@ def _marks(before: Program, after: Program) -> tuple[str, ...]:
 
 
 def _marked(program: Program, mark: fx.Node, value: fx.Node) -> str:
-    if op_name(mark).endswith("output"):
+    if mark.target is replicated_output:
         return "output"
     return "parameter" if program.kind_of(value) == "parameter" else "input"
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.ir.calls import Packet, calls, packet_of
 from graphshard.ir.placement import Placed
 from graphshard.ir.program import Emitter, Program
 from graphshard.ir.row_ids import row_ids
@@ -89,14 +90,16 @@ Definition = Callable[[_Draw, Call], fx.Node]
 
 
 def _definition(node: fx.Node) -> Definition:
-    return _DEFINITIONS[str(node.target).split(".")[1]]
+    packet = packet_of(node)
+    assert packet is not None
+    return _DEFINITIONS[packet]
 
 
 def _sized(draw: _Draw, call: Call) -> fx.Node:
     kwargs = {n: call[n] for n in ("dtype", "device") if call.get(n) is not None}
     value = call.node.meta["val"]
     zeros = draw.emit.call(aten.zeros.default, call["size"], example=torch.zeros_like(value), **kwargs)
-    return draw.numbers(zeros, "normal" if "randn" in str(call.node.target) else "uniform")
+    return draw.numbers(zeros, "normal" if calls(call.node, aten.randn) else "uniform")
 
 
 def _typed_like(draw: _Draw, call: Call) -> fx.Node:
@@ -146,19 +149,19 @@ def _feature_dropout(draw: _Draw, call: Call) -> fx.Node:
     return draw.emit.call(aten.mul.Tensor, x, draw.emit.call(aten.div.Tensor, kept, 1 - p) if p < 1 else kept)
 
 
-_DEFINITIONS: dict[str, Definition] = {
-    "rand": _sized,
-    "randn": _sized,
-    "rand_like": lambda draw, call: draw.numbers(_typed_like(draw, call), "uniform"),
-    "randn_like": lambda draw, call: draw.numbers(_typed_like(draw, call), "normal"),
-    "randint_like": _integers,
-    "bernoulli": lambda draw, call: draw.coins(call["self"], call.get("p", call["self"])),
-    "exponential": _exponential,
-    "uniform": lambda draw, call: draw.scaled(
+_DEFINITIONS: dict[Packet, Definition] = {
+    aten.rand: _sized,
+    aten.randn: _sized,
+    aten.rand_like: lambda draw, call: draw.numbers(_typed_like(draw, call), "uniform"),
+    aten.randn_like: lambda draw, call: draw.numbers(_typed_like(draw, call), "normal"),
+    aten.randint_like: _integers,
+    aten.bernoulli: lambda draw, call: draw.coins(call["self"], call.get("p", call["self"])),
+    aten.exponential: _exponential,
+    aten.uniform: lambda draw, call: draw.scaled(
         call["self"], "uniform", call["to"] - call["from"], call["from"]
     ),
-    "normal_functional": lambda draw, call: draw.scaled(call["self"], "normal", call["std"], call["mean"]),
-    "rrelu": _rrelu,
-    "alpha_dropout": _alpha_dropout,
-    "feature_dropout": _feature_dropout,
+    aten.normal_functional: lambda draw, call: draw.scaled(call["self"], "normal", call["std"], call["mean"]),
+    aten.rrelu: _rrelu,
+    aten.alpha_dropout: _alpha_dropout,
+    aten.feature_dropout: _feature_dropout,
 }

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.gradient_flow import gradient_flow
 from graphshard.ir.placement import Edges, Owned, Placed, Rows
 from graphshard.ir.program import Emitter, Program, replace_results
 from graphshard.ir.row_ids import row_ids
 from graphshard.ops import local as local_ops
 from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, operator_name, shape_of
+from graphshard.passes.infer.rules.call import Call, shape_of
 from graphshard.passes.infer.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
@@ -71,13 +72,13 @@ class _Expansion:
         self.detached = emit.call(aten.detach.default, self.x)
 
     def results(self) -> fx.Node | tuple[fx.Node, ...]:
-        op = operator_name(self.call.node).removeprefix("aten.")
-        if op == "aminmax":
+        node = self.call.node
+        if calls(node, aten.aminmax):
             return self._shared("min"), self._shared("max")
-        reduce = "max" if "max" in op else "min"
-        if op.startswith("arg"):
+        reduce = "max" if calls(node, aten.max, aten.amax, aten.argmax) else "min"
+        if calls(node, aten.argmax, aten.argmin):
             return self._first(reduce)[1]
-        if op in ("max", "min") and self.call.get("dim") is not None:
+        if calls(node, aten.max, aten.min) and self.call.get("dim") is not None:
             return self._first(reduce)
         return self._shared(reduce)
 
@@ -87,7 +88,7 @@ class _Expansion:
         if not self.carries:
             return self._finish(m)
         hits = self.emit.call(aten.eq.Tensor, self.detached, m)
-        if self.call.get("dim") is None and operator_name(self.call.node) in ("aten.max", "aten.min"):
+        if self.call.get("dim") is None and calls(self.call.node, aten.max, aten.min):
             # Over everything, NaNs share the gradient of a NaN; in the other forms they make it NaN.
             hits = self._or_nan(hits)
         hits = self._as_float(hits)

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.gradient_flow import gradient_flow
 from graphshard.ir.program import Emitter, Program, replace_results
 from graphshard.ops import local as local_ops
@@ -97,7 +98,7 @@ class _Scatter:
         self.dim = call.dim("dim", len(shape_of(self.base)))
         self.include_self = call.get("include_self") is not False
         self.index: fx.Node = call["index"]
-        if "index_reduce" in str(call.node.target):
+        if calls(call.node, aten.index_reduce):
             self.index = self._spread(self.index)
         elif source is not None and len(shape_of(source)) != len(shape_of(self.index)):
             call.refuse("takes an index and a source of different shapes", "give them the same shape")

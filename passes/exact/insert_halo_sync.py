@@ -120,8 +120,6 @@ def _written_halo(node: fx.Node, placements: Mapping[fx.Node, Placement]) -> Hal
 
 
 def _index_of(call: Call) -> fx.Node:
-    if call.node.target is local_ops.scatter_extreme:
-        return call["arg2"]  # type: ignore[no-any-return]
     if "indices" in call.args:  # index_put: whole rows are written through one index
         return next(index for index in call["indices"] if index is not None)  # type: ignore[no-any-return]
     return call["index"]  # type: ignore[no-any-return]

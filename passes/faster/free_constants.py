@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.constants import constant_size, constant_values, constants_first
 from graphshard.ir.placement import Placed, Size
 from graphshard.ir.program import Emitter, Program
@@ -66,7 +67,7 @@ def _filled(value: float | None) -> Callable[[Emitter, fx.Node, frozenset[fx.Nod
     """A fill by a constant, or by the op's own ``fill_value``."""
 
     def free(emit: Emitter, node: fx.Node, constants: frozenset[fx.Node]) -> fx.Node | None:
-        like = "_like" in str(node.target)
+        like = calls(node, aten.zeros_like, aten.ones_like, aten.full_like)
         fill = value if value is not None else node.args[1 if like else 2]
         if not isinstance(fill, (bool, int, float)):
             return None

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Halo, Owned, Placed, Rows
 from graphshard.ops import local as local_ops
 from graphshard.passes.infer.rules.call import Call, shape_of
 from graphshard.passes.infer.rules.pointwise import is_one
 from graphshard.passes.infer.rules.scatter import is_filled, reduce_of
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def scattered(node: Any) -> Scattered | None:
     elif call.dim("dim", len(shape_of(base))) != 0:
         return None
     else:
-        index = spread(call["index"]) if name.startswith("scatter") else call["index"]
+        index = call["index"] if calls(node, aten.index_add) else spread(call["index"])
     if call.get("alpha", 1) != 1 or not is_index(index) or rows_of(values) != rows_of(index):
         return None
     if not isinstance(rows_of(base), (Owned, Halo)) or not values.meta["val"].is_floating_point():

@@ -13,11 +13,11 @@ from graphshard.passes.infer.rules.call import Call, Rule, same_rows
 
 def edge_structure(call: Call) -> Placement:
     """``edge_structure(row, column, rows, columns)``: node numbers of two ends, and how many there are of each."""
-    ends = [call.tensor(call[f"arg{i}"]) for i in (0, 1)]
+    ends = [call.tensor("row"), call.tensor("column")]
     edges = same_rows(call, ends, [0, 0])
     if edges is None or any(end.dims != (edges,) for end in ends):
         call.refuse("takes ends of edges that are not spread over the ranks")
-    sizes = [call.rows_of_size(call[f"arg{i}"])[0] for i in (2, 3)]
+    sizes = [call.rows_of_size(call[name])[0] for name in ("rows", "columns")]
     rows, columns = (_checked(call, end, size, edges) for end, size in zip(ends, sizes, strict=True))
     return Matrix(rows, columns, edges)
 
@@ -36,17 +36,17 @@ def _checked(call: Call, end: Placed, size: Rows | None, edges: Rows) -> Rows:
 
 def edge_numbers(call: Call) -> Placement:
     """A number for each edge."""
-    return Placed(call.tensor("arg0").dims)
+    return Placed(call.tensor("index").dims)
 
 
 def edge_order(call: Call) -> Placement:
     """The edges by row; what it numbers are edges, and only ``sort_edges`` reads it."""
-    return Placed(call.tensor("arg0").dims)
+    return Placed(call.tensor("row").dims)
 
 
 def sort_edges(call: Call) -> Placement:
     """The same edges, renumbered: rows of their own, so that they meet no value in the old order."""
-    placed, order = call.tensor("arg0"), call["arg1"]
+    placed, order = call.tensor("values"), call["order"]
     rows = placed.dims[0]
     if rows is None or call.tensor(order).dims != (rows,):
         call.refuse("sorts values by the order of other edges")
@@ -55,19 +55,19 @@ def sort_edges(call: Call) -> Placement:
 
 def edge_counts(call: Call) -> Placement:
     """A count for each row: all of its edges are this rank's own where the row is."""
-    matrix = matrix_of(call, "arg0")
+    matrix = matrix_of(call, "structure")
     if not isinstance(matrix.rows, Owned):
         call.refuse("counts edges by source node, some of which are on other ranks")
-    return Placed((matrix.rows, *(None,) * (call["arg1"] - 1)))
+    return Placed((matrix.rows, *(None,) * (call["ndim"] - 1)))
 
 
 def row_weights(call: Call) -> Placement:
     """Weights of edges times what belongs to their rows."""
-    matrix = matrix_of(call, "arg2")
-    _check(call, "arg1", matrix.rows)
-    if call["arg0"] is None:
+    matrix = matrix_of(call, "structure")
+    _check(call, "scale", matrix.rows)
+    if call["weight"] is None:
         return Placed((matrix.edges,))
-    return _check(call, "arg0", matrix.edges).plain()
+    return _check(call, "weight", matrix.edges).plain()
 
 
 def matrix_of(call: Call, name: str) -> Matrix:
@@ -93,17 +93,17 @@ def _check(call: Call, name: str, wanted: Rows) -> Placed:
 
 def weighted_sum(call: Call) -> Placement:
     """Table rows, weighted and summed by row."""
-    matrix = matrix_of(call, "arg2")
-    table = _check(call, "arg0", matrix.columns)
-    if call["arg1"] is not None:
-        _check(call, "arg1", matrix.edges)
+    matrix = matrix_of(call, "structure")
+    table = _check(call, "x", matrix.columns)
+    if call["weight"] is not None:
+        _check(call, "weight", matrix.edges)
     return _reduced(matrix, table.dims[1:])
 
 
 def split_structure(call: Call) -> Placement:
     """The same edges in two parts."""
-    matrix = matrix_of(call, "arg0")
-    rows, _ = call.rows_of_size(call["arg1"])
+    matrix = matrix_of(call, "structure")
+    rows, _ = call.rows_of_size(call["owned"])
     if not isinstance(matrix.columns, Halo) or rows != Owned(matrix.columns.nodes):
         call.refuse("cuts a structure elsewhere than between owned and halo nodes")
     return matrix
@@ -111,52 +111,52 @@ def split_structure(call: Call) -> Placement:
 
 def overlapped_sum(call: Call) -> Placement:
     """A weighted sum over owned rows and the halo rows that it fetches itself."""
-    matrix = matrix_of(call, "arg2")
+    matrix = matrix_of(call, "parts")
     plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
     if plans != {matrix.columns}:
         call.refuse("sends other rows than its edges read")
     assert isinstance(matrix.columns, Halo)
-    table = _check(call, "arg0", Owned(matrix.columns.nodes))
-    if call["arg1"] is not None:
-        _check(call, "arg1", matrix.edges)
+    table = _check(call, "x", Owned(matrix.columns.nodes))
+    if call["weight"] is not None:
+        _check(call, "weight", matrix.edges)
     return _reduced(matrix, table.dims[1:])
 
 
 def dots(call: Call) -> Placement:
     """A number for each edge and head."""
-    matrix = matrix_of(call, "arg2")
-    _check(call, "arg0", matrix.rows)
-    _check(call, "arg1", matrix.columns)
+    matrix = matrix_of(call, "structure")
+    _check(call, "rows", matrix.rows)
+    _check(call, "table", matrix.columns)
     return Placed((matrix.edges, None))
 
 
 def gather(call: Call) -> Placement:
     """The row at one end of each edge."""
-    matrix = matrix_of(call, "arg1")
-    table = _check(call, "arg0", matrix.rows if call["arg2"] == "row" else matrix.columns)
+    matrix = matrix_of(call, "structure")
+    table = _check(call, "x", matrix.rows if call["end"] == "row" else matrix.columns)
     return Placed((matrix.edges, *table.dims[1:]))
 
 
 def segment_sum(call: Call) -> Placement:
     """Messages summed by row."""
-    matrix = matrix_of(call, "arg1")
-    return _reduced(matrix, _check(call, "arg0", matrix.edges).dims[1:])
+    matrix = matrix_of(call, "structure")
+    return _reduced(matrix, _check(call, "values", matrix.edges).dims[1:])
 
 
 def edge_softmax(call: Call) -> Placement:
     """Shares of each edge among those of its row: all of them are this rank's own where the row is."""
-    matrix = matrix_of(call, "arg1")
+    matrix = matrix_of(call, "structure")
     if not isinstance(matrix.rows, Owned):
         call.refuse("normalises over edges by source node, some of which are on other ranks")
-    return _check(call, "arg0", matrix.edges).plain()
+    return _check(call, "scores", matrix.edges).plain()
 
 
 def extreme(call: Call) -> Placement:
     """The extreme over the edges of each row."""
-    matrix = matrix_of(call, "arg1")
+    matrix = matrix_of(call, "structure")
     if not isinstance(matrix.rows, Owned):
         call.refuse("takes an extreme over edges by source node, some of which are on other ranks")
-    return Placed((matrix.rows, *_check(call, "arg0", matrix.columns).dims[1:]))
+    return Placed((matrix.rows, *_check(call, "x", matrix.columns).dims[1:]))
 
 
 RULES: dict[str, Rule] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -203,9 +205,10 @@ def operator_name(node: fx.Node) -> str:
 
 
 def _bind(node: fx.Node) -> dict[str, Any]:
-    """Arguments by their schema names, defaults filled in; ``arg0..`` for plain Python functions."""
+    """Arguments by the names of the op's schema, or of the function's signature, defaults filled in."""
     if not isinstance(node.target, torch._ops.OpOverload):
-        return {f"arg{i}": value for i, value in enumerate(node.args)} | dict(node.kwargs)
+        names, defaults = _signature(node.target)
+        return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
     bound: dict[str, Any] = {}
     for i, argument in enumerate(node.target._schema.arguments):
         if i < len(node.args):
@@ -215,6 +218,18 @@ def _bind(node: fx.Node) -> dict[str, Any]:
         else:
             bound[argument.name] = argument.default_value if argument.has_default_value() else None
     return bound
+
+
+@functools.cache
+def _signature(function: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of a Python function's parameters, and the defaults of those that have one."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none: named as those of ``operator`` are
+        return tuple("abcdefgh"), {}
+    return tuple(p.name for p in parameters), {
+        p.name: p.default for p in parameters if p.default is not p.empty
+    }
 
 
 def same_rows(call: Call, values: Sequence[Placed], dims: Sequence[int]) -> Rows | None:

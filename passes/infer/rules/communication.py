@@ -22,7 +22,7 @@ def merged_sync(call: Call) -> Placement:
     """Several values of owned rows at once."""
     halo = _see_plan(call)
     found = []
-    for value in call["arg0"]:
+    for value in call["values"]:
         placed = call.tensor(value)
         if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
             call.refuse(f"syncs {placed}, which are not the rows that the plan sends")
@@ -33,7 +33,7 @@ def merged_sync(call: Call) -> Placement:
 def bucketed_inputs(call: Call) -> Placement:
     """Identities that only mark where gradients are summed."""
     _see_plan(call)
-    return tuple(call.tensor(value) for value in call["arg0"])
+    return tuple(call.tensor(value) for value in call["values"])
 
 
 def halo_reduce(call: Call) -> Placement:
@@ -56,7 +56,7 @@ def all_reduce(call: Call) -> Placement:
 
 def pad_halo(call: Call) -> Placement:
     """Owned rows, then filler rows for a scatter by source to write into."""
-    placed = call.tensor(call["arg0"])
+    placed = call.tensor(call["x"])
     halo = _see_plan(call)
     if halo is None or placed.dims[:1] != (Owned(halo.nodes),):
         call.refuse(f"pads {placed}, which are not the rows of the plan's node set")
@@ -65,7 +65,7 @@ def pad_halo(call: Call) -> Placement:
 
 def in_place(call: Call) -> Placement:
     """A sum or rectifier over the memory of its first argument; ``passes.work_in_place`` makes sure of the rest."""
-    placed = call.values("arg0")
+    placed = call.values(call.node.args[0])
     for node in call.node.all_input_nodes:
         other = call.values(node)
         if other.sharded and other.dims[:1] != placed.dims[:1]:
@@ -75,16 +75,16 @@ def in_place(call: Call) -> Placement:
 
 def project_weight(call: Call) -> Placement:
     """A product of two parameters."""
-    if any(call.tensor(name).sharded for name in ("arg0", "arg1")):
+    if any(call.tensor(name).sharded for name in ("weight", "a")):
         call.refuse("takes parameters that are spread over the ranks")
     return replicated(2)
 
 
 def own_rows(call: Call) -> Placement:
     """Owned rows of owned and halo rows."""
-    placed = call.tensor("arg0")
+    placed = call.tensor("x")
     halo = placed.dims[0] if placed.dims else None
-    rows, _ = call.rows_of_size(call["arg1"])
+    rows, _ = call.rows_of_size(call["count"])
     if not isinstance(halo, Halo) or rows != Owned(halo.nodes):
         call.refuse(f"takes the rows {rows} of {placed}")
     return Placed((rows, *placed.dims[1:]))
@@ -92,20 +92,20 @@ def own_rows(call: Call) -> Placement:
 
 def extreme(call: Call) -> Placement:
     """This rank's own maximum or minimum over rows."""
-    placed = call.values(call["arg0"])
-    gone = tuple(call["arg1"])
-    return Placed(without(placed.dims, gone, keepdim=True), partial=call["arg2"])
+    placed = call.values(call["x"])
+    gone = tuple(call["dims"])
+    return Placed(without(placed.dims, gone, keepdim=True), partial=call["reduce"])
 
 
 def zero_of(call: Call) -> Placement:
     """Zeros over the rows of the tensor whose gradient they carry."""
-    return call.values(call["arg0"]).plain()
+    return call.values(call["x"]).plain()
 
 
 def element_ids(call: Call) -> Placement:
     """A number for each element of the rows."""
-    placed = call.tensor(call["arg0"])
-    return Placed((*placed.dims, *(None,) * len(call["arg1"])))
+    placed = call.tensor(call["ids"])
+    return Placed((*placed.dims, *(None,) * len(call["trailing"])))
 
 
 def stack_ranks(call: Call) -> Placement:
@@ -119,7 +119,7 @@ def stack_ranks(call: Call) -> Placement:
 
 def same(call: Call) -> Placement:
     """Identities that only mark where gradients are summed or scaled."""
-    placed = call.tensor(call["arg0"])
+    placed = call.tensor(call["x"])
     _see_plan(call)
     return placed
 
@@ -132,14 +132,14 @@ def global_count(call: Call) -> Placement:
 
 def dropout_rows(call: Call) -> Placement:
     """A dropout by global row ids keeps its rows, with a rectifier before it or without."""
-    placed = call.values(call["arg0"])
+    placed = call.values(call["x"])
     _see_plan(call)
     return Placed(placed.dims)
 
 
 def random_like(call: Call) -> Placement:
     """Random numbers by global row ids: in the rows of the other tensor."""
-    placed = call.tensor(call["arg0"])
+    placed = call.tensor(call["x"])
     _see_plan(call)
     return Placed(placed.dims)
 
@@ -147,7 +147,7 @@ def random_like(call: Call) -> Placement:
 def join_ids(call: Call) -> Placement:
     """Ids of concatenated rows are told apart by segment."""
     parts = []
-    for part in call["arg0"]:
+    for part in call["parts"]:
         rows = call.tensor(part).dims[0]
         assert rows is not None
         parts.append(rows)

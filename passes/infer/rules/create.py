@@ -104,7 +104,7 @@ def add_sizes(call: Call) -> Placement:
     """A sum of counts is a count; a count plus a constant is a number of the whole graph."""
     parts: list[Rows] = []
     counts = []
-    for value in (call["arg0"], call["arg1"]):
+    for value in (call["a"], call["b"]):
         if isinstance(value, fx.Node):
             placement = call.raw(value)
             if isinstance(placement, Size) and placement.rows:
@@ -125,7 +125,7 @@ MANY = 16
 
 def multiplied_size(call: Call) -> Placement:
     """``2 * n`` counts the rows of ``cat([x, x])``; a count times anything else is a number."""
-    values = sorted((call["arg0"], call["arg1"]), key=lambda v: isinstance(v, fx.Node))
+    values = sorted((call["a"], call["b"]), key=lambda v: isinstance(v, fx.Node))
     times, value = values
     if isinstance(times, int) and 1 <= times <= MANY and isinstance(value, fx.Node):
         placement = call.raw(value)

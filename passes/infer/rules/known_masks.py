@@ -13,9 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Kept, Rows, join, segments
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ def kept_rows(rows: Rows, mask: fx.Node) -> Rows:
 
 def _outcomes(mask: fx.Node) -> list[bool | None] | None:
     """For each segment whether the mask keeps all of it (True), nothing (False), or some (None)."""
-    equal = _is(mask, "eq")
-    if not equal and not _is(mask, "ne"):
+    equal = calls(mask, aten.eq)
+    if not equal and not calls(mask, aten.ne):
         return None
     left, right = mask.args[:2]
     if not (isinstance(left, fx.Node) and isinstance(right, fx.Node)):
@@ -59,7 +63,7 @@ def _same(a: _Numbers, b: _Numbers) -> bool | None:
         return None
     bare = {_Numbers(a.source, a.row), _Numbers(b.source, b.row)}
     for mask in a.masks:
-        if _is(mask, "ne") and {n for side in mask.args[:2] for n in _segments(side)} == bare:
+        if calls(mask, aten.ne) and {n for side in mask.args[:2] for n in _segments(side)} == bare:
             return False
     return None
 
@@ -69,11 +73,11 @@ def _segments(value: Any) -> list[_Numbers]:
     if not isinstance(value, fx.Node):
         return []
     args = value.args
-    if _is(value, "cat"):
+    if calls(value, aten.cat):
         return [part for piece in args[0] for part in _segments(piece)]  # type: ignore[union-attr]
-    if _is(value, "select") and args[1] == 0 and isinstance(args[2], int):
+    if calls(value, aten.select) and args[1] == 0 and isinstance(args[2], int):
         return _segments_of_row(args[0], args[2])
-    if _is(value, "index") and len(args[1]) == 1:  # type: ignore[arg-type]
+    if calls(value, aten.index) and len(args[1]) == 1:  # type: ignore[arg-type]
         return _masked(_segments(args[0]), args[1][0])  # type: ignore[index]
     return [_Numbers(value, None)]
 
@@ -81,21 +85,21 @@ def _segments(value: Any) -> list[_Numbers]:
 def _segments_of_row(table: Any, row: int) -> list[_Numbers]:
     """The segments of one row of an ``edge_index``."""
     args = table.args
-    if _is(table, "cat") and len(args) > 1 and args[1] in (1, -1):
+    if calls(table, aten.cat) and len(args) > 1 and args[1] in (1, -1):
         return [part for piece in args[0] for part in _segments_of_row(piece, row)]
-    if _is(table, "stack") and (len(args) == 1 or args[1] == 0):
+    if calls(table, aten.stack) and (len(args) == 1 or args[1] == 0):
         return _segments(args[0][row])
-    if _is(table, "index") and len(args[1]) == 2 and args[1][0] is None:
+    if calls(table, aten.index) and len(args[1]) == 2 and args[1][0] is None:
         return _masked(_segments_of_row(args[0], row), args[1][1])
-    if _is(table, "repeat") and _is_row(args[0]) and list(args[1][1:]) == [1]:
+    if calls(table, aten.repeat) and _is_row(args[0]) and list(args[1][1:]) == [1]:
         return _segments(args[0].args[0])
     return [_Numbers(table, row)]
 
 
 def _is_row(value: Any) -> bool:
     """Whether a value is a 1-D one as a row: ``v.view(1, -1)``, ``v.unsqueeze(0)``."""
-    viewed = _is(value, "view") and list(value.args[1]) == [1, -1]
-    return viewed or (_is(value, "unsqueeze") and value.args[1] == 0)
+    viewed = calls(value, aten.view) and list(value.args[1]) == [1, -1]
+    return viewed or (calls(value, aten.unsqueeze) and value.args[1] == 0)
 
 
 def _masked(parts: list[_Numbers], by: Any) -> list[_Numbers]:
@@ -103,7 +107,3 @@ def _masked(parts: list[_Numbers], by: Any) -> list[_Numbers]:
     if len(parts) != 1 or not isinstance(by, fx.Node):
         return []
     return [_Numbers(parts[0].source, parts[0].row, (*parts[0].masks, by))]
-
-
-def _is(value: Any, name: str) -> bool:
-    return isinstance(value, fx.Node) and str(value.target).startswith(f"aten.{name}.")

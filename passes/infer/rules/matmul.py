@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from itertools import chain
 
+import torch
+
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Rows
 from graphshard.passes.infer.rules.call import Call, Rule, same_rows
 from graphshard.passes.infer.rules.pointwise import broadcast_rows, is_one
+
+aten = torch.ops.aten
 
 
 def linear(call: Call) -> Placement:
@@ -141,7 +146,7 @@ def layer_norm(call: Call) -> Placement:
             call.refuse(f"takes a {name} that is spread over the ranks")
     if any(d is not None for d in placed.dims[-len(call["normalized_shape"]) :]):
         call.refuse("normalises over the rows that are spread over the ranks")
-    if "native" in str(call.node.target):
+    if calls(call.node, aten.native_layer_norm):
         stats = Placed(placed.dims)
         return (Placed(placed.dims), stats, stats)
     return Placed(placed.dims)

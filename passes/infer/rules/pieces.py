@@ -130,10 +130,10 @@ def flip(call: Call) -> Placement:
 
 def getitem(call: Call) -> Placement:
     """``t[i]`` of a tuple that an op returned."""
-    source = call.raw(call["arg0"])
+    source = call.raw(call["a"])
     if not isinstance(source, tuple):
         call.refuse("picks an item of a value that is not a tuple")
-    item: Placement = source[call["arg1"]]
+    item: Placement = source[call["b"]]
     return item
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Rows, joined, reach
 from graphshard.passes.infer.rules.call import Call, Rule, same_rows
+
+aten = torch.ops.aten
 
 
 def broadcast_rows(
@@ -71,7 +74,7 @@ def compare(call: Call) -> Placement:
     loops: frozenset[tuple[str, int | None]] = frozenset()
     if None in (pa.plan, pb.plan) and ndim == 1 and a.dims == b.dims:
         loops = frozenset({call.key(left), call.key(right)})
-    equal = "eq" in str(call.node.target)
+    equal = calls(call.node, aten.eq)
     return Placed(dims, loops=loops if equal else frozenset(), complement=frozenset() if equal else loops)
 
 

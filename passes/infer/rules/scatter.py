@@ -5,13 +5,17 @@ Into groups that every rank holds whole (pooling by graph), the ranks' own resul
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Halo, Owned, Placed, Placement, Rows, reach
 from graphshard.passes.infer.rules.call import Call, Rewrite, Rule, check_same_nodes, same_rows
 from graphshard.passes.infer.rules.known_masks import kept_rows
 from graphshard.passes.infer.rules.pointwise import is_one
 from graphshard.passes.infer.rules.reduce import is_stacked
+
+aten = torch.ops.aten
 
 
 def scatter(call: Call) -> Placement:
@@ -94,9 +98,9 @@ def _check_masked_values(call: Call, dim: int, values: Placed, kept: Rows) -> No
 
 def scatter_extreme(call: Call) -> Placement:
     """A maximum or minimum of what is written, without gradient: ``local_ops.scatter_extreme``."""
-    base, index = call.tensor(call["arg0"]), call.tensor(call["arg2"])
-    call.values(call["arg3"])
-    dim, reduce = call["arg1"], call["arg4"]
+    base, index = call.tensor(call["base"]), call.tensor(call["index"])
+    call.values(call["src"])
+    dim, reduce = call["dim"], call["reduce"]
     rows = base.dims[dim]
     if rows is None:
         return Placed(base.dims, partial=reduce)
@@ -191,17 +195,18 @@ def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed |
 
 def is_filled(node: fx.Node, number: int) -> bool:
     """Whether all entries of a value are 0, or 1, as those of the empty result that a scatter starts from."""
-    name = str(node.target).removeprefix("aten.").split(".")[0]
-    if name in ("full", "new_full", "full_like"):
+    if calls(node, aten.full, aten.new_full, aten.full_like):
         fill = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")
         return isinstance(fill, (int, float)) and fill == number
-    word = ("zeros", "ones")[number]
-    return name in (word, f"new_{word}", f"{word}_like")
+    return calls(node, *_FILLS[number])
+
+
+_FILLS = ((aten.zeros, aten.new_zeros, aten.zeros_like), (aten.ones, aten.new_ones, aten.ones_like))
 
 
 def is_constant(call: Call) -> bool:
     """Whether the same number is written wherever an index leads: then their order does not matter."""
-    return str(call.node.target) == "aten.scatter.value" and not isinstance(call["value"], fx.Node)
+    return call.node.target == aten.scatter.value and not isinstance(call["value"], fx.Node)
 
 
 def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
@@ -220,8 +225,7 @@ def _check_rows(call: Call, index: Placed, written: Placed, dim: int) -> None:
 
 def reduce_of(call: Call) -> str:
     """PyTorch's name of the reduction; "replace" where values are written over each other."""
-    name = str(call.node.target)
-    if "scatter_add" in name or "index_add" in name:
+    if calls(call.node, aten.scatter_add, aten.index_add):
         return "sum"
     return str(call.get("reduce") or "replace")
 

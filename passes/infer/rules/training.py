@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Rows, replicated
 from graphshard.passes.infer.rules.call import Call, Rewrite, Rule, same_rows
 from graphshard.passes.infer.rules.pointwise import broadcast_rows
+
+aten = torch.ops.aten
 
 NONE, MEAN, SUM = 0, 1, 2
 """PyTorch's own numbers of a loss's ``reduction`` (ATen/core/Reduction.h)."""
@@ -89,7 +93,7 @@ def dropout(call: Call) -> Placement:
     if call["train"] and call["p"] != 0:
         call.edits.append(Rewrite(call.node, "dropout"))
     result = Placed(placed.dims)
-    return (result, result) if "native" in str(call.node.target) else result
+    return (result, result) if calls(call.node, aten.native_dropout) else result
 
 
 RULES: dict[str, Rule] = {
