@@ -33,6 +33,7 @@ case "$job" in
         .venv/bin/ruff check .
         .venv/bin/ruff format --check .
         .venv/bin/mypy
+        .venv/bin/mypy --config-file tests/mypy.ini tests
         exec "$0" test "$@"
         ;;
     matrix) exec .ci/matrix ;;

@@ -18,7 +18,7 @@ from graphshard import Options
 
 NAMES = [name for name in Options.choices() if name not in Options(narrow_halo_rows=True).inexact]
 options = st.sets(st.sampled_from(NAMES)).map(
-    lambda chosen: Options(**{name: name in chosen for name in NAMES})
+    lambda chosen: Options(**{name: name in chosen for name in NAMES})  # type: ignore[arg-type]
 )
 
 
@@ -58,7 +58,7 @@ def test_a_layer_with_fixed_inputs(name: str, chosen: Options) -> None:
 @given(name=st.sampled_from([*LAYERS, *WRITTEN]), left_out=st.sampled_from(NAMES), case=cases(min_nodes=2))
 def test_all_passes_but_one(name: str, left_out: str, case: Case) -> None:
     factory = LAYERS.get(name) or WRITTEN[name]
-    chosen = Options(**{"overlap_halo_syncs": True, left_out: False})
+    chosen = Options(**{"overlap_halo_syncs": True, left_out: False})  # type: ignore[arg-type]
     check(make(factory), case, chosen, fixed=True)
 
 

@@ -41,7 +41,7 @@ SMOOTH: dict[str, Callable[[Tensor], Any]] = {
     "a sum without NaN": lambda h: torch.where(h > 0, h, h / h.detach().clamp(max=0).abs()).nansum(0),
 }
 NORMS: dict[str, Callable[[Tensor], Any]] = {
-    **{f"norm {p}": lambda h, p=p: torch.linalg.vector_norm(h, p, 0) for p in (0.5, 1, 1.5, 2, 3, INF, -INF)},
+    **{f"norm {p}": lambda h, p=p: torch.linalg.vector_norm(h, p, 0) for p in (0.5, 1, 1.5, 2, 3, INF, -INF)},  # type: ignore[misc]
     "norm of all": lambda h: h.norm(),
     "norm, dim kept": lambda h: h.norm(dim=0, keepdim=True),
 }

@@ -45,8 +45,8 @@ def test_dropout_is_the_same_on_one_rank_and_on_several(
 
 def test_modes_and_unused_parameters_of_a_frozen_submodule() -> None:
     model = stack([("gat", "batch", "prelu"), ("gcn", "batch", "relu")], True)
-    model.norms[0].eval()
-    for p in model.convs[0].parameters():
+    model.norms[0].eval()  # type: ignore[index, union-attr]
+    for p in model.convs[0].parameters():  # type: ignore[index, union-attr]
         p.requires_grad_(False)
     model.spare = nn.Linear(2, 2, dtype=torch.float64)
     case = fixed_case(parts=4)

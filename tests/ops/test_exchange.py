@@ -149,9 +149,9 @@ def test_reductions_of_any_dtype(dtype, reduce):
     combine = {"sum": torch.add, "max": torch.maximum, "min": torch.minimum}[reduce]
     if dtype == torch.bool:
         combine = torch.logical_and if reduce == "min" else torch.logical_or
-    assert torch.equal(first, combine(terms[0, :1], terms[1, 1:]))
-    assert torch.equal(second, combine(terms[1, :1], terms[0, 1:]))
-    assert torch.equal(both, combine(terms[0], terms[1]))
+    assert torch.equal(first, combine(terms[0, :1], terms[1, 1:]))  # type: ignore[operator]
+    assert torch.equal(second, combine(terms[1, :1], terms[0, 1:]))  # type: ignore[operator]
+    assert torch.equal(both, combine(terms[0], terms[1]))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

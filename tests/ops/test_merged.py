@@ -90,6 +90,6 @@ def test_a_bucket_sums_each_gradient_over_the_ranks() -> None:
         return [leaf.grad for leaf in leaves]
 
     for grads in run_ranks(3, rank):
-        assert torch.equal(grads[0], torch.full((2, 3), 6.0))
-        assert torch.equal(grads[1], torch.full((4,), 9.0, dtype=torch.float64))
+        assert torch.equal(grads[0], torch.full((2, 3), 6.0))  # type: ignore[arg-type]
+        assert torch.equal(grads[1], torch.full((4,), 9.0, dtype=torch.float64))  # type: ignore[arg-type]
         assert grads[2] is None

@@ -58,7 +58,7 @@ def test_ops_over_gloo_equal_one_machine():
         torch.testing.assert_close(result["reduced"], reduced[owned].detach())
         torch.testing.assert_close(result["highest"], features[owned], rtol=0, atol=0)
         torch.testing.assert_close(result["loss"], loss.detach())
-        torch.testing.assert_close(result["x_grad"], x.grad[owned])
+        torch.testing.assert_close(result["x_grad"], x.grad[owned])  # type: ignore[index]
         torch.testing.assert_close(result["weight_grad"], weight.grad)
 
 

@@ -31,7 +31,7 @@ def test_the_collectives_of_torch_distributed(size):
         for name in ("SUM", "AVG", "MAX", "MIN"):
             found[name] = mine.clone()
             dist.all_reduce(found[name], op=getattr(dist.ReduceOp, name), group=group)
-        found["gathered"] = [torch.empty_like(mine) for _ in range(size)]
+        found["gathered"] = [torch.empty_like(mine) for _ in range(size)]  # type: ignore[assignment]
         dist.all_gather(found["gathered"], mine, group=group)
         found["into"] = torch.empty(2 * size, dtype=torch.float64)
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
@@ -166,7 +166,7 @@ def test_nothing_stays_behind():
         with pytest.raises(RuntimeMismatch, match="no process group"):
             ops.group_size(name)
     with pytest.raises(ZeroDivisionError):
-        run_ranks(2, lambda _, name, __: names.append(name) or 1 / 0)
+        run_ranks(2, lambda _, name, __: names.append(name) or 1 / 0)  # type: ignore[func-returns-value]
     with pytest.raises(RuntimeMismatch, match="no process group"):
         ops.group_size(names[-1])
 

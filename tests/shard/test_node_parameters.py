@@ -108,7 +108,7 @@ def train_on_ranks(parts: int, assignment: Tensor, start: dict[str, Any] | None,
             moments,
             state,
             same,
-            [id(p) for p in module.lin.parameters()] == [id(p) for p in own.lin.parameters()],
+            [id(p) for p in module.lin.parameters()] == [id(p) for p in own.lin.parameters()],  # type: ignore[union-attr]
         )
 
     return run_ranks(parts, rank)
@@ -123,7 +123,7 @@ def test_training_equals_one_machine_and_the_state_is_whole() -> None:
     expected = steps(model, lambda m: m(data["edge_index"], data["y"]), optimizer, 5)
     for number, (losses, moments, state, untouched, shared) in enumerate(ranks):
         assert losses == pytest.approx(expected, rel=1e-12)
-        assert moments == (int((number == PARTS).sum()), 3)
+        assert moments == (int((number == PARTS).sum()), 3)  # type: ignore[attr-defined]
         assert untouched
         assert shared
         for name, value in model.state_dict().items():

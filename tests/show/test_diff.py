@@ -134,7 +134,7 @@ def test_every_value_keeps_its_name_through_all_stages():
     model = GAT().double()
     stages = compiled_on(model, graphshard.partition(graph(), 1)[0]).stages
     names = Names([s.program for s in stages])
-    seen = {}
+    seen = {}  # type: ignore[var-annotated]
     for stage in stages:
         for line in render(stage.program, names):
             assert seen.setdefault(line.key, line.name) == line.name
@@ -175,7 +175,7 @@ def test_bytes_are_those_of_a_measured_run(model):
             counters = [rank[direction] for rank in measured]
             assert traffic.halo_bytes(direction) == sum(c.halo_bytes for c in counters)
             assert traffic.reduce_bytes(direction) == sum(c.reduce_bytes for c in counters)
-        assert (traffic.halo_bytes("backward") > 0) == (num_parts > 1)
+        assert (traffic.halo_bytes("backward") > 0) == (num_parts > 1)  # type: ignore[operator]
     assert diff(original, shards).traffic.as_dict() == traffic.as_dict()
 
 

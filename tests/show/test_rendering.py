@@ -61,7 +61,7 @@ def test_a_built_in_model(name: str) -> None:
     for halo, between in product((None, shards.report.halo_by_plan), (False, True)):
         check_names(describe(model, stages, halo=halo, between=between, train=True))
     features = {"features": 34} if name == "gcn" else {}
-    check_names(graphshard.diff(model, between=True, options=Options.none(), **features))
+    check_names(graphshard.diff(model, between=True, options=Options.none(), **features))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", SAMPLE)

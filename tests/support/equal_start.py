@@ -37,7 +37,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         near = torch.zeros_like(x).index_add(0, edge_index[1], self.lin(x)[edge_index[0]])
         out = self.norm(self.again(near)) * self.scale + self.frozen + self.kept
-        return torch.where(self.chosen, out, out + self.count) @ self.turned.t()
+        return torch.where(self.chosen, out, out + self.count) @ self.turned.t()  # type: ignore[arg-type]
 
 
 def shards(parts: int = 2, data: dict[str, Tensor] = DATA, cut: Tensor = CUT) -> Any:

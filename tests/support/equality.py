@@ -121,7 +121,7 @@ def single_machine(
                         rows = leaf.size(0) if leaf.dim() and kinds[i] != "whole" else 1
                         w = weights_for(rows, leaf if kinds[i] != "whole" else leaf.unsqueeze(0), i)
                         terms.append((leaf * (w if kinds[i] != "whole" else w[0])).sum().double())
-                total = torch.stack(terms).sum() if terms else None
+                total = torch.stack(terms).sum() if terms else None  # type: ignore[assignment]
             if total is not None and total.requires_grad:
                 total.backward()
     found: dict[str, Tensor | None] = {f"output {i}": t.detach() for i, t in enumerate(_tensors(out))}
@@ -211,13 +211,13 @@ def _compile(
 def output_kinds(program: Program) -> list[str]:
     """ "node", "edge" or "whole" for each tensor that forward returns, by its placement."""
     kinds = []
-    for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):
+    for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):  # type: ignore[arg-type]
         if spec.kind == "user":
             placed = value.meta["placement"]
             assert isinstance(placed, Placed)
             assert placed.sharded in ((), (0,)), "tests compare rows in dim 0"
             rows = placed.dims[0] if placed.sharded else None
-            kinds.append({None: "whole", Owned(): "node", Edges(): "edge"}[rows])
+            kinds.append({None: "whole", Owned(): "node", Edges(): "edge"}[rows])  # type: ignore[index]
     return kinds
 
 

@@ -106,7 +106,7 @@ def link_cases(draw: st.DrawFn) -> LinkCase:
     """No pairs at all, pairs with both ends on one rank, pairs whose ends no edge joins."""
     nodes, parts = draw(st.integers(3, 24)), draw(st.integers(1, 4))
     counts = [draw(st.sampled_from(choice)) for choice in ((0, 31, 60), (1, 33), (0, 35))]
-    data = make_links(nodes, *counts, draw(st.integers(0, 2**16)))
+    data = make_links(nodes, *counts, draw(st.integers(0, 2**16)))  # type: ignore[call-arg]
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     assignment = torch.randint(parts, (nodes,), generator=random)
     if draw(st.booleans()):

@@ -447,7 +447,7 @@ WRITTEN: dict[str, Factory] = {
         )
     },
     **{
-        f"scatter {reduce}{', with self' if own else ''}": lambda reduce=reduce, own=own: ScatterReduce(
+        f"scatter {reduce}{', with self' if own else ''}": lambda reduce=reduce, own=own: ScatterReduce(  # type: ignore[misc]
             reduce, own
         )
         for reduce in ("sum", "mean", "prod", "amax", "amin")

@@ -61,7 +61,7 @@ def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str
 def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program, Pass]:
     """The program as it comes to a pass that makes it faster, and that pass; ``without`` some before it."""
     program = program_of(model)
-    for step in passes_for(replace(Options(), **{name: True})):
+    for step in passes_for(replace(Options(), **{name: True})):  # type: ignore[arg-type]
         InferPlacement().run(program)
         if step.name == name:
             return program, step

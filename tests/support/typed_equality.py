@@ -90,7 +90,7 @@ def _eager(model: nn.Module, whole: Shard) -> Any:
 def output_members(program: Program) -> list[Member]:
     """What the rows of each tensor that forward returns are, by its placement."""
     members = []
-    for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):
+    for value, spec in zip(program.output_node().args[0], program.outputs, strict=True):  # type: ignore[arg-type]
         if spec.kind == "user":
             placed = value.meta["placement"]
             assert isinstance(placed, Placed)

@@ -303,7 +303,7 @@ def test_other_data_than_the_shards_is_refused(parts):
     from graphshard.tools.cli.train import _compare
 
     with pytest.raises(GraphshardError, match=r"holds another graph \(34 nodes, 156 edges\)"):
-        _compare(None, [], load_data("sbm:nodes=50"), parts)
+        _compare(None, [], load_data("sbm:nodes=50"), parts)  # type: ignore[arg-type]
 
 
 def test_debug_shows_the_traceback():

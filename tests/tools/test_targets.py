@@ -39,7 +39,7 @@ def test_a_target_makes_equal_models_here_and_in_other_processes(spec):
 
 
 def test_the_seed_decides_the_weights():
-    weights = [load_target("gcn", seed=seed)().convs[0].weight for seed in (0, 0, 1)]
+    weights = [load_target("gcn", seed=seed)().convs[0].weight for seed in (0, 0, 1)]  # type: ignore[index, union-attr]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -55,7 +55,7 @@ def test_the_built_in_gcn_is_pygs():
 
 def test_options_reach_a_built_in_model():
     target = load_target("gat", load_data("karate"), hidden=3, layers=3, dropout=0.25, heads=2)
-    assert [(c.in_channels, c.out_channels, c.heads) for c in target().convs] == [
+    assert [(c.in_channels, c.out_channels, c.heads) for c in target().convs] == [  # type: ignore[union-attr]
         (34, 3, 2),
         (6, 3, 2),
         (6, 2, 1),

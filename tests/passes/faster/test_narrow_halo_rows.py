@@ -71,6 +71,6 @@ def test_diff_shows_it_and_counts_half_of_the_bytes() -> None:
     exact = graphshard.diff(Mean(), graph(), num_parts=2, options=EXACT)
     narrow = graphshard.diff(Mean(), graph(), num_parts=2, options=NARROW)
     for direction in ("forward", "backward"):
-        assert narrow.traffic.halo_bytes(direction) * 2 == exact.traffic.halo_bytes(direction) > 0
+        assert narrow.traffic.halo_bytes(direction) * 2 == exact.traffic.halo_bytes(direction) > 0  # type: ignore[operator]
     assert "forward and back as bfloat16: inexact" in str(narrow)
     assert "inexact" not in str(exact)

@@ -55,7 +55,7 @@ def _not_numbers(self, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forward", [_unknown, _not_numbers])
 def test_what_is_not_known_for_a_segment(forward: Callable[..., Tensor]) -> None:
     program = program_of(model_of(forward), 1)
-    placed = program.output_node().args[0][0].meta["placement"]
+    placed = program.output_node().args[0][0].meta["placement"]  # type: ignore[index, union-attr]
     assert isinstance(placed, Placed)
     assert isinstance(placed.dims[0], Kept)
     assert isinstance(placed.dims[0].rows, Joined)

@@ -285,7 +285,7 @@ def lstm_with_dropout(self, x: Tensor) -> Tensor:
 def test_refused(name: str) -> None:
     op, why = CASES[name]
     model = model_of(
-        FORWARDS[name],
+        FORWARDS[name],  # type: ignore[arg-type]
         counted=nn.Embedding(4, 6, scale_grad_by_freq=True),
         sparse=nn.Embedding(4, 6, sparse=True),
         dropping=nn.LSTM(5, 3, 2, dropout=0.5, batch_first=True),
