@@ -35,7 +35,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 def imports(path: Path, known: Iterable[str]) -> set[str]:
     """The modules among ``known`` that a file imports, inside of functions and for type checkers too."""
     known, found = set(known), set[str]()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -95,8 +95,7 @@ def purposes(root: Path = ROOT) -> Mapping[str, str]:
         if name not in _FACE and (
             path.name == "__init__.py" or room_of(name).count(".") == name.count(".") - 1
         ):
-            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            found.setdefault(room_of(name), text.split("\n")[0])
+            found.setdefault(room_of(name), _docstring(path).split("\n")[0])
     return found
 
 
@@ -104,10 +103,19 @@ def declared(root: Path = ROOT) -> Mapping[str, set[str]]:
     """What each folder says that it imports: the sentence ``Imports: errors, graph.`` of its docstring."""
     found: dict[str, set[str]] = {}
     for name, path in modules(root).items():
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        if path.name == "__init__.py" and (said := re.search(r"^Imports: ([^:]+)\.$", text, re.MULTILINE)):
+        if path.name != "__init__.py":
+            continue
+        if said := re.search(r"^Imports: ([^:]+)\.$", _docstring(path), re.MULTILINE):
             found[room_of(name)] = {room.strip() for room in said[1].split(",")}
     return found
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(_parsed(path)) or ""
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def report(root: Path = ROOT) -> str:

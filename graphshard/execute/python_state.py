@@ -28,10 +28,13 @@ def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
     dataclasses of plain values are looked into; a parameter or buffer among them is its name, for a capture reads
     its values anew (an ``nn.LSTM`` keeps a list of its weights); any other tensor is the object that it is.
     """
-    state = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+    @functools.cache  # few modules hold arrays, and this runs in every call
+    def state() -> dict[int, str]:
+        return {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
     def array(value: Array) -> str:
-        return f"array {state.get(id(value), id(value))}"
+        return f"array {state().get(id(value), id(value))}"
 
     return tuple((path, name, describe(value, array)) for path, name, value in attributes(model))
 

@@ -18,5 +18,4 @@ def packet_of(node: Any) -> Packet | None:
 
 def calls(node: Any, *packets: Packet) -> bool:
     """Whether a node calls one of these ops, in any overload: ``calls(node, torch.ops.aten.eq)``."""
-    found = packet_of(node)
-    return found is not None and any(found is packet for packet in packets)
+    return packet_of(node) in packets

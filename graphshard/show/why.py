@@ -11,7 +11,7 @@ from graphshard.errors import DataError
 from graphshard.ir.program import Stage
 from graphshard.ir.reason import reason_of
 from graphshard.show.names import Names, key_of
-from graphshard.show.printing import Line, render, user_line
+from graphshard.show.printing import render, user_line
 
 
 def why(stages: Sequence[Stage], names: Names, name: str) -> str:
@@ -20,23 +20,19 @@ def why(stages: Sequence[Stage], names: Names, name: str) -> str:
     Raises:
         DataError: no stage has a value of that name; names those that sound like it.
     """
-    found = [i for i, stage in enumerate(stages) if _line_of(stage, names, name) is not None]
+    lines = [{line.name: line for line in render(stage.program, names)} for stage in stages]
+    found = [i for i, known in enumerate(lines) if name in known]
     if not found:
-        known = {line.name for stage in stages for line in render(stage.program, names)} - {"return"}
-        near = get_close_matches(name, sorted(known), n=3)
+        near = get_close_matches(name, sorted(set().union(*lines) - {"return"}), n=3)
         said = f"; did you mean {', '.join(near)}?" if near else ": the diff lists their names"
         raise DataError(f"no stage of the program has a value {name!r}{said}")
-    line = _line_of(stages[found[-1]], names, name)
-    assert line is not None
-    node = next(n for n in stages[found[-1]].program.graph.nodes if key_of(n) == line.key)
-    text = [line.text(), *(f"  {fact}" for fact in _facts(stages, names, node, found[0]))]
-    if found[-1] < len(stages) - 1:
-        text.append(f"  gone after {stages[found[-1] + 1].name}{_does(stages[found[-1] + 1])}")
+    first, last = found[0], found[-1]
+    line = lines[last][name]
+    node = next(n for n in stages[last].program.graph.nodes if key_of(n) == line.key)
+    text = [line.text(), *(f"  {fact}" for fact in _facts(stages, names, node, first))]
+    if last < len(stages) - 1:
+        text.append(f"  gone after {stages[last + 1].name}{_does(stages[last + 1])}")
     return "\n".join(text)
-
-
-def _line_of(stage: Stage, names: Names, name: str) -> Line | None:
-    return next((line for line in render(stage.program, names) if line.name == name), None)
 
 
 def _facts(stages: Sequence[Stage], names: Names, node: fx.Node, first: int) -> list[str]:

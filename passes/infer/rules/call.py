@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from graphshard.errors import UnsupportedOperation
+from graphshard.ir.calls import packet_of
 from graphshard.ir.placement import (
     Halo,
     Owned,
@@ -198,10 +199,8 @@ class Call:
 
 def operator_name(node: fx.Node) -> str:
     """``aten.index_select`` for an overload, the plain name for a Python function."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target.overloadpacket)
-    return getattr(target, "__name__", str(target))
+    packet = packet_of(node)
+    return getattr(node.target, "__name__", str(node.target)) if packet is None else str(packet)
 
 
 def _bind(node: fx.Node) -> dict[str, Any]:
