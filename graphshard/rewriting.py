@@ -11,8 +11,9 @@
     graphshard.distribute(model, passes=[FuseSilu()])
 """
 
+from graphshard.infer.emitter import Emitter
 from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, replicated
-from graphshard.ir.program import Emitter, Pass, Program, replace_results
+from graphshard.ir.program import Pass, Program, replace_results
 
 __all__ = [
     "Edges",

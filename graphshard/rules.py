@@ -9,6 +9,10 @@
         return call.values("x").plain()
 """
 
+from graphshard.catalogue.call import Call, same_rows
+from graphshard.catalogue.pointwise import broadcast_rows, pointwise
+from graphshard.catalogue.record import Rule
+from graphshard.catalogue.register import register_rule
 from graphshard.ir.placement import (
     Edges,
     Halo,
@@ -22,9 +26,6 @@ from graphshard.ir.placement import (
     Size,
     replicated,
 )
-from graphshard.passes.infer.register_rule import register_rule
-from graphshard.passes.infer.rules.call import Call, Rule, same_rows
-from graphshard.passes.infer.rules.pointwise import broadcast_rows, pointwise
 
 __all__ = [
     "Call",

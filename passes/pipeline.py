@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from graphshard.errors import PlacementError
+from graphshard.infer.placement import check_placed
 from graphshard.ir.identity import number_nodes
 from graphshard.ir.program import Pass, Program, Stage
 from graphshard.options import Options
@@ -33,6 +34,7 @@ from graphshard.passes.exact.expand_losses import ExpandLosses
 from graphshard.passes.exact.expand_reductions import ExpandReductions
 from graphshard.passes.exact.expand_scatters import ExpandScatters
 from graphshard.passes.exact.globalize_ids import GlobalizeIds
+from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.exact.insert_all_reduce import InsertAllReduce
 from graphshard.passes.exact.insert_halo_sync import InsertHaloSync
 from graphshard.passes.exact.stack_reductions import StackReductions
@@ -50,7 +52,6 @@ from graphshard.passes.faster.overlap_halo_syncs import OverlapHaloSyncs
 from graphshard.passes.faster.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.faster.sort_edges import SortEdges
 from graphshard.passes.faster.work_in_place import WorkInPlace
-from graphshard.passes.infer.infer_placement import InferPlacement, check_placed
 
 
 def correctness_passes() -> tuple[Pass, ...]:

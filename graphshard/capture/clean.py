@@ -22,10 +22,10 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from graphshard.capture.composites import decompositions
-from graphshard.capture.opaque import OPAQUE
 from graphshard.errors import CaptureError
 from graphshard.ir.calls import calls
 from graphshard.ir.source import where
+from graphshard.ops.losses import OPAQUE
 
 aten = torch.ops.aten
 
@@ -36,9 +36,7 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     while regions := [n for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)]:
         _inline_region(exported.graph_module, regions[0])
     for node in list(graph.nodes):
-        if (opaque := OPAQUE.get(str(node.target))) is not None:
-            namespace, name = opaque.split("::")
-            node.target = getattr(getattr(torch.ops, namespace), name).default
+        node.target = OPAQUE.get(node.target, node.target)
     exported.graph_module.recompile()
     with warnings.catch_warnings():
         # torch's own internals: copyreg of a deprecated pytree class.
@@ -200,7 +198,7 @@ def _refresh_examples(graph: fx.Graph, stale: set[fx.Node]) -> None:
 def _spell_out_sizes(graph: fx.Graph) -> None:
     """``view(x, [n, -1])`` cannot tell -1 where a rank holds no row: write the number that it stands for."""
     for node in graph.nodes:
-        if str(node.target) in ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"):
+        if node.target in (aten.view.default, aten.reshape.default, aten._unsafe_view.default):
             shape = zip(node.args[1], node.meta["val"].shape, strict=True)
             sizes = [int(s) if given == -1 and isinstance(s, int) else given for given, s in shape]
             node.update_arg(1, sizes)

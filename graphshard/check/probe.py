@@ -9,18 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graphshard.catalogue.table import made_by
 from graphshard.execute.run import Compiled
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.row_ids import row_ids
 from graphshard.ir.placement import Placed
-from graphshard.ir.program import Emitter, Output
-from graphshard.ir.row_ids import row_ids
-from graphshard.show.names import item_of, op_name
-
-EXCHANGES = {
-    "graphshard.halo_sync": "halo sync",
-    "graphshard.halo_reduce": "halo reduce",
-    "graphshard.all_reduce": "all-reduce",
-    "graphshard.overlapped_sum": "overlapped sum",
-}
+from graphshard.ir.program import Output
 
 SECOND = ", second step"
 """Ends the kinds of values of a second step."""
@@ -28,8 +22,8 @@ SECOND = ", second step"
 
 def exchange_kind(node: fx.Node) -> str | None:
     """What a node brings from other ranks, in words; None for any other."""
-    merged = item_of(node, "graphshard.merged_sync") is not None
-    return "halo sync" if merged else EXCHANGES.get(op_name(node))
+    made = made_by(node)
+    return made[0].traffic.words if made is not None and made[0].traffic is not None else None
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Value:
     """One tensor that a check compares.
 
     Attributes:
-        kind: "output", "gradient", "input gradient", "buffer", or of an exchange one of ``EXCHANGES``; the first
+        kind: "output", "gradient", "input gradient", "buffer", or of an exchange its ``Traffic.words``; the first
             two also of a second step.
         name: an output's number, a node's name, a state_dict key or an argument's name.
         value: the tensor, detached.

@@ -15,13 +15,14 @@ from torch import nn
 from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
+from graphshard.catalogue.table import EXCHANGES
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.evaluate import Case, run_module, run_program, second
 from graphshard.check.faults import Fault, plant
 from graphshard.check.fixed_random import drop_dropout
 from graphshard.check.module import check_capture
 from graphshard.check.orders import order_spread
-from graphshard.check.probe import EXCHANGES, Probed, Value, probe
+from graphshard.check.probe import Probed, Value, probe
 from graphshard.check.report import Report, Row
 from graphshard.check.rows import report_rows
 from graphshard.errors import GraphshardError
@@ -304,6 +305,6 @@ def reference_values(prepared: Prepared, whole: Shard) -> dict[Key, Value]:
     eager = by_key(
         run_module(copy.deepcopy(prepared.model), prepared.case(probed, whole), ids, dropout=False)
     )
-    exchanges = {key: value for key, value in mine.items() if key[0] in EXCHANGES.values()}
+    exchanges = {key: value for key, value in mine.items() if key[0] in EXCHANGES}
     again = {} if prepared.compiled.split is None else by_key(second(list(eager.values())))
     return eager | exchanges | again

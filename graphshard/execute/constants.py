@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, fx
 
-from graphshard.ir.constants import ONCE
+from graphshard.infer.constants import ONCE
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import Table, structure_of
 from graphshard.ranks.groups import resolve

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphshard.capture.export import Captured
 from graphshard.execute.constants import Constants, Split, split
 from graphshard.ir.program import Program, Stage, part_of
+from graphshard.kernels.random_bits import random_key
 from graphshard.options import Options
 from graphshard.passes.pipeline import Pipeline, passes_for
 from graphshard.shard.shard import Shard
@@ -70,7 +71,7 @@ GraphParts = dict[tuple[str, tuple[str, ...]], Any]
 
 def graph_inputs(shard: Shard, group: str, dropout_key: tuple[int, int]) -> GraphParts:
     """The parts of a shard that a program can ask for (``graphshard.ir.program.GRAPH_INPUTS``)."""
-    parts: GraphParts = {("group", ()): group, ("dropout_key", ()): dropout_key}
+    parts: GraphParts = {("group", ()): group, ("dropout_key", ()): random_key(*dropout_key)}
     for name, nodes in shard.node_sets.items():
         parts["num_nodes", part_of(name)] = nodes.num_nodes
         parts["owned_ids", part_of(name)] = nodes.owned_ids

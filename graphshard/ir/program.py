@@ -1,4 +1,4 @@
-"""A program, a pass, and the tool that passes make nodes with.
+"""A program, its inputs and outputs, and what a pass is.
 
 A pass edits one program in place and says how many edits it made; running it again makes none. Everything
 around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pipeline.py``.
@@ -7,8 +7,7 @@ around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pip
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ import torch
 from torch import fx
 
 from graphshard.ir.identity import keep_identity
-from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size
+from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size, replicated
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ def graph_placement(name: str, of: tuple[str, ...] = ()) -> Placement:
     """The placement of a part of the shard."""
     if name in PLAN_PARTS:
         return Plan(Halo(*of))
+    if name == "dropout_key":
+        return replicated(1)
     rows = {"node_ids": Halo, "owned_ids": Owned, "edge_ids": Edges}.get(name)
     return Size() if rows is None else Placed((rows(*of),))
 
@@ -102,7 +103,7 @@ class Program:
 
     def fake_rows(self) -> torch.Tensor:
         """An example int64 ``[rows]`` with a row count of its own."""
-        mode = next(m for n in self.graph.nodes if (m := _fake_mode(n.meta.get("val"))) is not None)
+        mode = next(m for n in self.graph.nodes if (m := fake_mode(n.meta.get("val"))) is not None)
         with mode:
             return torch.empty(mode.shape_env.create_unbacked_symint(), dtype=torch.int64)
 
@@ -154,7 +155,8 @@ def _example_of(name: str, fake_rows: Callable[[], torch.Tensor]) -> Any:
         return [0]
     if name == "group":
         return ""
-    return (0, 0) if name == "dropout_key" else fake_rows()
+    rows = fake_rows()
+    return rows.new_empty(2) if name == "dropout_key" else rows
 
 
 @dataclass(frozen=True)
@@ -184,56 +186,6 @@ class Pass(Protocol):
         """Edit the program in place; return the number of edits, 0 where there was nothing to do."""
 
 
-class Emitter:
-    """Makes nodes in place of another one, with its source position and an example value."""
-
-    def __init__(self, program: Program, origin: fx.Node) -> None:
-        self.program = program
-        self.graph = program.graph
-        self.origin = origin
-
-    @contextmanager
-    def after(self, node: fx.Node) -> Iterator[None]:
-        """Insert after ``node``, in the order of the calls (and never between the placeholders)."""
-        anchor = node.next
-        while anchor.op == "placeholder":
-            anchor = anchor.next
-        with self.graph.inserting_before(anchor):
-            yield
-
-    @contextmanager
-    def before(self, node: fx.Node) -> Iterator[None]:
-        with self.graph.inserting_before(node):
-            yield
-
-    def call(
-        self, target: Any, *args: Any, name: str | None = None, example: Any = None, **kwargs: Any
-    ) -> fx.Node:
-        """One ``call_function`` node; its example value is computed unless one is given."""
-        node = self.graph.create_node("call_function", target, args, kwargs, name=name)
-        for key in ("nn_module_stack", "stack_trace"):
-            if key in self.origin.meta:
-                node.meta[key] = self.origin.meta[key]
-        node.meta["val"] = self._example(target, args, kwargs) if example is None else example
-        return node
-
-    def _example(self, target: Any, args: Any, kwargs: Any) -> Any:
-        values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
-        mode = _fake_mode(values)
-        if mode is None:
-            return target(*values[0], **values[1])
-        with mode:
-            fixed = torch.utils._pytree.tree_map(
-                lambda v: (
-                    mode.from_tensor(v)
-                    if isinstance(v, torch.Tensor) and not isinstance(v, torch._subclasses.FakeTensor)
-                    else v
-                ),
-                values,
-            )
-            return target(*fixed[0], **fixed[1])
-
-
 def replace_results(node: fx.Node, results: fx.Node | tuple[fx.Node, ...]) -> None:
     """Let what reads ``node`` read ``results`` instead, one for each value that it returns; erase the node."""
     if isinstance(results, tuple):
@@ -245,7 +197,7 @@ def replace_results(node: fx.Node, results: fx.Node | tuple[fx.Node, ...]) -> No
     node.graph.erase_node(node)
 
 
-def _fake_mode(values: Any) -> Any:
+def fake_mode(values: Any) -> Any:
     for value in torch.utils._pytree.tree_leaves(values):
         if isinstance(value, torch._subclasses.FakeTensor):
             return value.fake_mode

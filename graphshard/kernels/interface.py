@@ -53,6 +53,9 @@ class Kernels(Protocol):
     def relu_dropout(self, x: Tensor, mask: Mask) -> Tensor:
         """``dropout(relu(x))``, written over x; what was done to each element, for :meth:`relu_dropout_gradient`."""
 
+    def relu_dropout_bytes(self, shape: tuple[int, int, int]) -> int:
+        """How many bytes that takes, for ``[outer, rows, inner]`` elements."""
+
     def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
         """``grad * scale`` where an element was kept, ``grad * 0`` where dropped, 0 where x was not positive."""
 

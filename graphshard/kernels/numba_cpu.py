@@ -83,6 +83,10 @@ class NumbaKernels:
             x.copy_(dense)
         return done
 
+    def relu_dropout_bytes(self, shape: tuple[int, int, int]) -> int:
+        outer, rows, inner = shape
+        return outer * rows * ((inner + 3) // 4)
+
     def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
         outer, rows, inner = shape = mask.shape_of(grad)
         out = torch.empty_like(grad, memory_format=torch.contiguous_format)

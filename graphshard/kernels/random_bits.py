@@ -25,11 +25,18 @@ def _mix(z: Tensor) -> Tensor:
     return z
 
 
+def random_key(seed: int, step: int) -> Tensor:
+    """The key of all random numbers of a step: int64 ``[2]`` on the CPU, as ops take it.
+
+    Seeds are unsigned in PyTorch; one bit less fits an int64 tensor, whose products wrap around.
+    """
+    return torch.tensor([seed & ((1 << 63) - 1), step])
+
+
 def random_start(key: Sequence[int], site: int) -> int:
     """Where the random numbers of a call site start in a step: a signed int64, added to what tells rows apart."""
     seed, step = key
-    # Seeds are unsigned in PyTorch; one bit less fits an int64 tensor, whose products wrap around.
-    part = torch.tensor([seed & ((1 << 63) - 1), site], dtype=torch.int64) * _STEP
+    part = torch.tensor([seed, site], dtype=torch.int64) * _STEP
     return int(_mix(_mix(part[:1] + step) + part[1:]).item())
 
 
@@ -39,7 +46,7 @@ def random_bits(ids: Tensor, width: int, key: Sequence[int], site: int) -> Tenso
     Args:
         ids: int64 ``[rows]``; a number for each row that is the same on any number of ranks.
         width: how many elements a row has.
-        key: ``(seed, step)``.
+        key: ``(seed, step)``: the numbers of a :func:`random_key`.
         site: which random op of the program it is.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -72,14 +73,18 @@ class TorchKernels:
         return out
 
     def relu_dropout(self, x: Tensor, mask: Mask) -> Tensor:
-        done = torch.empty_like(x, dtype=torch.uint8)
+        done = torch.empty_like(x, dtype=torch.uint8, memory_format=torch.contiguous_format)
         for part, keep in _kept(x, mask):
             rectified = torch.relu(part(x))
             part(done).copy_(torch.where(rectified <= 0, _NOT_POSITIVE, _DROPPED + keep))
             part(x).copy_(rectified * (keep.to(x.dtype) / (1 - mask.p)))
         return done
 
+    def relu_dropout_bytes(self, shape: tuple[int, int, int]) -> int:
+        return math.prod(shape)
+
     def relu_dropout_gradient(self, grad: Tensor, done: Tensor, mask: Mask) -> Tensor:
+        done = done.view(grad.shape)
         out = grad * ((done == _KEPT).to(grad.dtype) / (1 - mask.p))
         return out.masked_fill_(done == _NOT_POSITIVE, 0)
 

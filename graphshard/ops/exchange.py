@@ -1,4 +1,4 @@
-"""The communication that a distributed program is made of: custom ops with registered gradients.
+"""The communication that a distributed program is made of.
 
 ::
 
@@ -12,7 +12,6 @@ a term on each rank, its truth the sum over the ranks.
 
 Every op takes the *name* of a process group; the empty name ``""`` stands for a single rank, where nothing is
 sent and a plan's exchange is with itself. Every rank takes part in every exchange, also with no rows to send.
-In a graph, use the overload (``torch.ops.graphshard.halo_sync.default``).
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
-from graphshard.ops.copies import combine_by_rank, product_gradient
+from graphshard.ops.copies import combine_by_rank, product_of_copies
 from graphshard.ops.float_order import from_order_keys, order_keys
+from graphshard.ops.registration import below_autograd, fake, gradient, operator
 from graphshard.ranks.groups import (
     ByteCounter,
     all_gather_object,
@@ -51,6 +51,7 @@ __all__ = [
     "halo_sync",
     "replicated_input",
     "replicated_output",
+    "share_of_each",
 ]
 
 _REDUCE_OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
@@ -81,7 +82,9 @@ def _check_reduce(reduce: str, known: Collection[str] = _REDUCE_OPS) -> None:
 # ---- halo_sync ---------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("graphshard::halo_sync", mutates_args=())
+@operator(
+    "halo_sync(Tensor x, Tensor send_index, SymInt[] send_splits, SymInt[] recv_splits, str group) -> Tensor"
+)
 def halo_sync(
     x: Tensor, send_index: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str
 ) -> Tensor:
@@ -107,29 +110,31 @@ def halo_sync(
     return out
 
 
-@halo_sync.register_fake
-def _halo_sync_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequence[int], *_: Any) -> Tensor:
+@fake(halo_sync)
+def _halo_sync_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequence[int], _group: str) -> Tensor:
     return x.new_empty((x.size(0) + sum(recv_splits), *x.shape[1:]))
 
 
-def _keep_plan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch passes it by name)
-    _, send_index, *ctx.plan_rest = inputs
-    ctx.save_for_backward(send_index)
+@gradient(halo_sync)
+class _HaloSync(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *plan: Any) -> Tensor:
+        ctx.plan = plan
+        return below_autograd(halo_sync, x, *plan)  # type: ignore[no-any-return]
 
-
-def _halo_sync_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    send_splits, recv_splits, group = ctx.plan_rest
-    (send_index,) = ctx.saved_tensors
-    return halo_reduce(grad, send_index, send_splits, recv_splits, "sum", group), None, None, None, None
-
-
-halo_sync.register_autograd(_halo_sync_backward, setup_context=_keep_plan)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *plan, group = ctx.plan
+        return halo_reduce(grad, *plan, "sum", group), None, None, None, None
 
 
 # ---- halo_reduce -------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("graphshard::halo_reduce", mutates_args=())
+@operator(
+    "halo_reduce(Tensor x, Tensor send_index, SymInt[] send_splits, SymInt[] recv_splits, str reduce, str group)"
+    " -> Tensor"
+)
 def halo_reduce(
     x: Tensor,
     send_index: Tensor,
@@ -148,8 +153,9 @@ def halo_reduce(
 
     Returns:
         ``[n, ...]``, of x's dtype; never aliases x. Terms are combined in rank order, so the result is the
-        same in every run. Backward: of "sum", `halo_sync`; of "prod", `product_gradient`; "max" and "min"
-        have none (a gradient shared between ties on several ranks needs their count).
+        same in every run. Backward: of "sum", `halo_sync`; of "prod",
+        `graphshard.ops.copies.product_of_copies`; "max" and "min" have none (a gradient shared between ties on
+        several ranks needs their count).
 
     Raises:
         RuntimeMismatch, ShardError: as `halo_sync`.
@@ -167,24 +173,30 @@ def halo_reduce(
     return out
 
 
-@halo_reduce.register_fake
-def _halo_reduce_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequence[int], *_: Any) -> Tensor:
+@fake(halo_reduce)
+def _halo_reduce_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequence[int], *_: str) -> Tensor:
     return x.new_empty((x.size(0) - sum(recv_splits), *x.shape[1:]))
 
 
-def _keep_factors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch passes it by name)
-    x, send_index, *ctx.plan_rest = inputs
-    ctx.save_for_backward(send_index, *([x] if inputs[4] == "prod" else []))
+class _HaloReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *plan: Any) -> Tensor:
+        *ctx.plan, ctx.reduce, ctx.group = plan
+        return below_autograd(halo_reduce, x, *plan)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_backward("halo_reduce", ctx.reduce)
+        return halo_sync(grad, *ctx.plan, ctx.group), *(None,) * 5
 
 
-def _halo_reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    send_splits, recv_splits, reduce, group = ctx.plan_rest
-    send_index, *factors = ctx.saved_tensors
-    if factors:
-        gradient = product_gradient(grad, factors[0], send_index, send_splits, recv_splits, group)
-        return gradient, None, None, None, None, None
-    _refuse_backward("halo_reduce", reduce)
-    return halo_sync(grad, send_index, send_splits, recv_splits, group), None, None, None, None, None
+@gradient(halo_reduce)
+def _halo_reduce_applied(x: Tensor, *plan: Any) -> Tensor:
+    *rest, reduce, group = plan
+    if reduce == "prod" and x.requires_grad:
+        send_index, send_splits, recv_splits = rest
+        return product_of_copies(x, send_index, send_splits, recv_splits, group)
+    return _HaloReduce.apply(x, *plan)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _refuse_backward(op: str, reduce: str) -> None:
@@ -195,13 +207,10 @@ def _refuse_backward(op: str, reduce: str) -> None:
         )
 
 
-halo_reduce.register_autograd(_halo_reduce_backward, setup_context=_keep_factors)
-
-
 # ---- all_reduce --------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("graphshard::all_reduce", mutates_args=())
+@operator("all_reduce(Tensor x, str reduce, str group) -> Tensor")
 def all_reduce(x: Tensor, reduce: str, group: str) -> Tensor:
     """The reduction of every rank's ``x`` (same shape on each), the same bits on every rank.
 
@@ -231,21 +240,22 @@ def all_reduce(x: Tensor, reduce: str, group: str) -> Tensor:
     return wire.to(out.dtype)
 
 
-@all_reduce.register_fake
-def _all_reduce_fake(x: Tensor, *_: Any) -> Tensor:
+@fake(all_reduce)
+def _all_reduce_fake(x: Tensor, *_: str) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _all_reduce_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch passes it by name)
-    _, ctx.reduce, ctx.group = inputs
+@gradient(all_reduce)
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reduce: str, group: str) -> Tensor:
+        ctx.reduce, ctx.group = reduce, group
+        return below_autograd(all_reduce, x, reduce, group)  # type: ignore[no-any-return]
 
-
-def _all_reduce_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    _refuse_backward("all_reduce", ctx.reduce)
-    return all_reduce(grad, "sum", ctx.group), None, None
-
-
-all_reduce.register_autograd(_all_reduce_backward, setup_context=_all_reduce_setup)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_backward("all_reduce", ctx.reduce)
+        return all_reduce(grad, "sum", ctx.group), None, None
 
 
 # ---- replicated values -------------------------------------------------------------------------------------
@@ -270,23 +280,48 @@ class _ReplicatedOutput(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        _check_equal(grad.detach(), ctx.group)
-        return grad / group_size(ctx.group), None
+        return share_of_each(grad, ctx.group), None
 
 
-def _check_equal(grad: Tensor, group: str) -> None:
-    """Scaling is right only for a cotangent that every rank holds whole; all ranks decide alike."""
+@operator("share_of_each(Tensor x, str group) -> Tensor")
+def share_of_each(x: Tensor, group: str) -> Tensor:
+    """What each rank takes of a cotangent that all ranks hold whole: ``x / world_size``; all ranks decide alike.
+
+    Args:
+        x: any shape, floating. group: name of the process group, or ``""``.
+
+    Raises:
+        RuntimeMismatch: it differs between the ranks.
+    """
     pg = resolve(group)
     if pg is None:
-        return
-    both = torch.stack([grad, -grad]).contiguous()
+        return x.clone()
+    both = torch.stack([x, -x]).contiguous()
     dist.all_reduce(both, op=dist.ReduceOp.MAX, group=pg)  # the largest, and minus the smallest
     spread, size = (both[0] + both[1]).abs(), both.abs().amax(0)
-    if bool((spread > 1e3 * torch.finfo(grad.dtype).eps * size).any()):
+    if bool((spread > 1e3 * torch.finfo(x.dtype).eps * size).any()):
         raise RuntimeMismatch(
             "the gradient of a value that is equal on all ranks differs between them: it was combined with "
             "this rank's own rows outside the model; combine them inside forward, where it is captured"
         )
+    return x / pg.size()
+
+
+@fake(share_of_each)
+def _share_of_each_fake(x: Tensor, _group: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+@gradient(share_of_each)
+class _ShareOfEach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
+        ctx.group = group
+        return below_autograd(share_of_each, x, group)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad / group_size(ctx.group), None
 
 
 def replicated_input(x: Tensor, group: str) -> Tensor:

@@ -18,14 +18,15 @@ from torch import Tensor
 
 from graphshard.ops.copies import combine_by_rank
 from graphshard.ops.exchange import all_reduce
+from graphshard.ops.registration import below_autograd, fake, gradient, operator
 from graphshard.ranks.groups import exchange
 
-__all__ = ["bucketed_inputs", "merged_sync"]
+__all__ = ["bucketed_inputs", "merged_reduce", "merged_sync"]
 
-Plan = tuple[Tensor, Sequence[int], Sequence[int], str, torch.dtype | None]
-"""send_index, send_splits, recv_splits and the name of the group, as for ``halo_sync``; and wire."""
+_PLAN = "Tensor send_index, SymInt[] send_splits, SymInt[] recv_splits, str group, ScalarType? wire=None"
 
 
+@operator(f"merged_sync(Tensor[] values, {_PLAN}) -> Tensor[]")
 def merged_sync(
     values: Sequence[Tensor],
     send_index: Tensor,
@@ -33,7 +34,7 @@ def merged_sync(
     recv_splits: Sequence[int],
     group: str,
     wire: torch.dtype | None = None,
-) -> tuple[Tensor, ...]:
+) -> list[Tensor]:
     """``graphshard.ops.exchange.halo_sync`` of several values of one dtype, in one exchange.
 
     Args:
@@ -42,10 +43,39 @@ def merged_sync(
         send_index, send_splits, recv_splits, group: as for ``halo_sync``.
 
     Returns:
-        Each ``[n + h, ...]``.
+        Each ``[n + h, ...]``. Backward: :func:`merged_reduce`.
     """
-    plan: Plan = (send_index, send_splits, recv_splits, group, wire)
-    return _MergedSync.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
+    sent = _packed([v.index_select(0, send_index) for v in values], send_index.numel())
+    received = _exchanged(sent, send_splits, recv_splits, group, wire)
+    found = []
+    for value, part in zip(values, received.split(_widths(values), 1), strict=True):  # type: ignore[no-untyped-call]
+        out = value.new_empty((value.size(0) + part.size(0), *value.shape[1:]))
+        out[: value.size(0)] = value
+        out[value.size(0) :] = part.view(-1, *value.shape[1:])
+        found.append(out)
+    return found
+
+
+@operator(f"merged_reduce(Tensor[] values, {_PLAN}) -> Tensor[]")
+def merged_reduce(
+    values: Sequence[Tensor],
+    send_index: Tensor,
+    send_splits: Sequence[int],
+    recv_splits: Sequence[int],
+    group: str,
+    wire: torch.dtype | None = None,
+) -> list[Tensor]:
+    """The adjoint of :func:`merged_sync`: each ``[n + h, ...]`` to ``[n, ...]``, terms added in rank order."""
+    owned = [v.size(0) - sum(recv_splits) for v in values]
+    sent = _packed([v[n:] for v, n in zip(values, owned, strict=True)], sum(recv_splits))
+    received = _exchanged(sent, recv_splits, send_splits, group, wire)
+    found = []
+    parts = received.split(_widths(values), 1)  # type: ignore[no-untyped-call]
+    for value, n, part in zip(values, owned, parts, strict=True):
+        out = value[:n].clone(memory_format=torch.contiguous_format)
+        combine_by_rank(out, send_index, send_splits, part.reshape(-1, *value.shape[1:]), "sum")
+        found.append(out)
+    return found
 
 
 def _widths(values: Sequence[Tensor]) -> list[int]:
@@ -68,40 +98,28 @@ def _exchanged(
     return received.to(rows.dtype)
 
 
-def _sync(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
-    send_index, send_splits, recv_splits, group, wire = plan
-    sent = _packed([v.index_select(0, send_index) for v in values], send_index.numel())
-    received = _exchanged(sent, send_splits, recv_splits, group, wire)
-    found = []
-    for value, part in zip(values, received.split(_widths(values), 1), strict=True):  # type: ignore[no-untyped-call]
-        out = value.new_empty((value.size(0) + part.size(0), *value.shape[1:]))
-        out[: value.size(0)] = value
-        out[value.size(0) :] = part.view(-1, *value.shape[1:])
-        found.append(out)
-    return tuple(found)
+@fake(merged_sync)
+def _merged_sync_fake(
+    values: Sequence[Tensor], _index: Tensor, _send: Any, recv_splits: Sequence[int], *_: Any
+) -> list[Tensor]:
+    halo = sum(recv_splits)
+    return [v.new_empty((v.size(0) + halo, *v.shape[1:])) for v in values]
 
 
-def _reduce(values: Sequence[Tensor], plan: Plan) -> tuple[Tensor, ...]:
-    """The adjoint: each ``[n + h, ...]`` to ``[n, ...]``, terms added in rank order."""
-    send_index, send_splits, recv_splits, group, wire = plan
-    owned = [v.size(0) - sum(recv_splits) for v in values]
-    sent = _packed([v[n:] for v, n in zip(values, owned, strict=True)], sum(recv_splits))
-    received = _exchanged(sent, recv_splits, send_splits, group, wire)
-    found = []
-    parts = received.split(_widths(values), 1)  # type: ignore[no-untyped-call]
-    for value, n, part in zip(values, owned, parts, strict=True):
-        out = value[:n].clone(memory_format=torch.contiguous_format)
-        combine_by_rank(out, send_index, send_splits, part.reshape(-1, *value.shape[1:]), "sum")
-        found.append(out)
-    return tuple(found)
+@fake(merged_reduce)
+def _merged_reduce_fake(
+    values: Sequence[Tensor], _index: Tensor, _send: Any, recv_splits: Sequence[int], *_: Any
+) -> list[Tensor]:
+    halo = sum(recv_splits)
+    return [v.new_empty((v.size(0) - halo, *v.shape[1:])) for v in values]
 
 
 class _MergedSync(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: tuple[Any, ...], *values: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        found = _sync(values, plan)
+        found = tuple(below_autograd(merged_sync, values, *plan))
         ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
         return found
 
@@ -110,7 +128,7 @@ class _MergedSync(torch.autograd.Function):
         wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
         found: list[Tensor | None] = [None] * len(grads)
         if wanted:
-            sums = _MergedReduce.apply(ctx.plan, *(grads[i] for i in wanted))  # type: ignore[no-untyped-call]
+            sums = merged_reduce([grads[i] for i in wanted], *ctx.plan)
             for i, total in zip(wanted, sums, strict=True):
                 found[i] = total
         return None, *found
@@ -118,13 +136,23 @@ class _MergedSync(torch.autograd.Function):
 
 class _MergedReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: tuple[Any, ...], *values: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
-        return _reduce(values, plan)
+        return tuple(below_autograd(merged_reduce, values, *plan))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_MergedSync.apply(ctx.plan, *grads)  # type: ignore[no-untyped-call]
+        return None, *merged_sync(list(grads), *ctx.plan)
+
+
+@gradient(merged_sync)
+def _merged_sync_applied(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+    return _MergedSync.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
+
+
+@gradient(merged_reduce)
+def _merged_reduce_applied(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
+    return _MergedReduce.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _without_gradient(results: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from graphshard.ops.exchange import all_reduce
+from graphshard.ops.registration import below_autograd, fake, gradient, operator
 from graphshard.ranks.groups import group_rank, group_size
 
 
-@torch.library.custom_op("graphshard::stack_ranks", mutates_args=())
+@operator("stack_ranks(Tensor x, str group) -> Tensor")
 def stack_ranks(x: Tensor, group: str) -> Tensor:
     """Every rank's ``x`` (same floating-point or integer dtype and shape on each), stacked in rank order.
 
@@ -28,17 +29,18 @@ def stack_ranks(x: Tensor, group: str) -> Tensor:
     return stacked
 
 
-@stack_ranks.register_fake
+@fake(stack_ranks)
 def _stack_ranks_fake(x: Tensor, group: str) -> Tensor:
     return x.new_empty((group_size(group), *x.shape))
 
 
-def _stack_ranks_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 (torch passes it by name)
-    _, ctx.group = inputs
+@gradient(stack_ranks)
+class _StackRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
+        ctx.group = group
+        return below_autograd(stack_ranks, x, group)  # type: ignore[no-any-return]
 
-
-def _stack_ranks_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return all_reduce(grad, "sum", ctx.group)[group_rank(ctx.group)], None
-
-
-stack_ranks.register_autograd(_stack_ranks_backward, setup_context=_stack_ranks_setup)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return all_reduce(grad, "sum", ctx.group)[group_rank(ctx.group)], None

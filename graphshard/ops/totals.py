@@ -39,4 +39,5 @@ def mean(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
         0-dim, the same on every rank; NaN where no rank has a row, as ``torch.mean`` of nothing.
     """
     name = default_group() if group is None else str(group.group_name)
-    return sum(values, group) / global_count(values.numel(), name)
+    count: int = global_count(values.numel(), name)
+    return sum(values, group) / count

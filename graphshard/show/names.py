@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from graphshard.catalogue.table import made_by
 from graphshard.ir.identity import identity_of
 from graphshard.ir.placement import Edges, Halo, Joined, Kept, Owned, Placed, Rows, Size, Sorted
 from graphshard.ir.program import Input, Program
@@ -18,14 +19,6 @@ Key = tuple[int | str, str]
 """What makes a node of one stage the same as a node of another: its identity, and its op."""
 
 _DTYPES = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
-_SUFFIXES = {
-    "graphshard.halo_sync": "halo",
-    "graphshard.halo_reduce": "owned",
-    "graphshard.all_reduce": "all",
-    "graphshard.stack_ranks": "ranks",
-    "graphshard.pad_halo": "padded",
-}
-_MARKS = ("graphshard.replicated_input", "graphshard.replicated_output")
 _PLAN = frozenset({"send_index", "send_splits", "recv_splits", "group", "dropout_key"})
 _GRAPH_SIZES = {"num_nodes": "N", "num_edges": "E"}
 
@@ -53,19 +46,8 @@ def is_mark(node: fx.Node) -> bool:
 
 def marked_value(node: fx.Node) -> fx.Node | None:
     """The value that a mark passes on, by itself or in a bucket; None for any other node."""
-    if op_name(node) in _MARKS:
-        found: Any = node.args[0]
-        return found  # type: ignore[no-any-return]
-    return item_of(node, "graphshard.bucketed_inputs")
-
-
-def item_of(node: fx.Node, op: str) -> fx.Node | None:
-    """The value of a list given to ``op`` that the node takes the result for; None for any other node."""
-    whole: Any = node.args[0] if op_name(node) == "operator.getitem" else None
-    if not isinstance(whole, fx.Node) or op_name(whole) != op:
-        return None
-    values: Any = whole.args[0]
-    return values[node.args[1]]  # type: ignore[no-any-return]
+    made = made_by(node)
+    return made[1] if made is not None and made[0].passes_on else None
 
 
 class Names:
@@ -122,13 +104,12 @@ class Names:
         return self._names[key]
 
     def _choose(self, node: fx.Node) -> str:
-        suffix, first = _SUFFIXES.get(op_name(node)), node.args[0] if node.args else None
-        if (merged := item_of(node, "graphshard.merged_sync")) is not None:
-            suffix, first = "halo", merged
-        if suffix and isinstance(first, fx.Node):
-            base = f"{re.sub(r'[^0-9A-Za-z_]', '_', self.text(first))}_{suffix}"
+        made = made_by(node)
+        if made is not None and made[0].suffix is not None:
+            base = f"{re.sub(r'[^0-9A-Za-z_]', '_', self.text(made[1]))}_{made[0].suffix}"
         else:
-            base = op_name(node).rsplit(".", 1)[-1].strip("_")
+            base = op_name(node).rsplit(".", 1)[-1].lstrip("_")
+            base = f"{base}in_place" if base.endswith("_") else base
         while True:
             number = self._counts.get(base, 0)
             self._counts[base] = number + 1

@@ -122,7 +122,7 @@ def _line(node: fx.Node, names: Names) -> Line:
     return Line(
         key_of(node),
         names.text(node),
-        op.rsplit(".", 1)[-1].strip("_"),
+        op.rsplit(".", 1)[-1].lstrip("_"),
         tuple(args),
         names.type(node),
         names.placement(node),

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.constants import ONCE
-from graphshard.ir.gradient_flow import gradient_flow
+from graphshard.catalogue.record import Op
+from graphshard.catalogue.table import record_of
+from graphshard.infer.constants import ONCE
+from graphshard.infer.gradient_flow import gradient_flow
 from graphshard.ir.placement import Plan
 from graphshard.ir.program import Program
-from graphshard.show.names import Key, Names, key_of, op_name, plural
+from graphshard.show.names import Key, Names, key_of, plural
 
 HALO = ("halo_sync", "halo_reduce")
 REDUCE = ("all_reduce", "stack_ranks", "global_count")
+GRADIENT = "gradient"
 
 
 @dataclass(frozen=True)
@@ -211,45 +214,52 @@ def traffic_of(
     """
     words = names or Names([program])
     flow = gradient_flow(program, trainable) if backward else frozenset()
-    found = []
+    found: list[Exchange] = []
     for node in program.graph.nodes:
-        op = op_name(node).rsplit(".", 1)[-1]
-        once = bool(node.meta.get(ONCE))
-        if op in ("merged_sync", "overlapped_sum"):
-            rows, wire = _rows(node, halo), node.kwargs.get("wire")
-            for key, name, value, back in _synced(node, op, words, flow):
-                unit = _unit(value, "halo_sync", wire)
-                found.append(Exchange(key, name, "halo_sync", unit, True, back, rows, once=once, wire=wire))
-        elif op in HALO or op in REDUCE:
-            rows = _rows(node, halo) if op in HALO else None
-            key, name = key_of(node), words.text(node)
-            ranks = len(next(iter(halo.values()))) if halo is not None and op == "stack_ranks" else 1
-            unit = _total([_unit(node, op)] * ranks)
-            found.append(Exchange(key, name, op, unit, True, node in flow, rows, once=once))
-        elif op == "replicated_input" and node in flow:
-            found.append(Exchange(key_of(node), words.text(node), "gradient", _unit(node, op), False, True))
-        elif op == "bucketed_inputs":
-            units = [_unit(item, op) for item in node.users if item in flow]
-            if units:
-                key, name = key_of(node), words.text(node)
-                found.append(Exchange(key, name, "gradient", _total(units), False, True, tensors=len(units)))
+        record = record_of(node)
+        if record is None or record.traffic is None:
+            continue
+        if record.traffic.kind == GRADIENT:
+            found.extend(_gradients(node, record, words, flow))
+        else:
+            found.extend(_exchanges(node, record, words, flow, halo))
     if halo is None:
         return Traffic(tuple(found))
     parts = next(iter(halo.values()))
     return Traffic(tuple(found), sum(map(sum, halo.values())), len(parts))
 
 
-def _synced(
-    node: fx.Node, op: str, words: Names, flow: frozenset[fx.Node]
-) -> Iterator[tuple[Key, str, fx.Node, bool]]:
-    """What an exchange of several values, or within a sum, syncs: its key, name, value, and whether it sends back."""
-    first: Any = node.args[0]
-    if op == "overlapped_sum":
-        yield key_of(node), words.text(node), first, first in flow and node in flow
-        return
-    for number, value in enumerate(first):
-        item = next((u for u in node.users if u.args[1] == number), node)
-        yield key_of(item), words.text(item), value, item in flow
+def _gradients(node: fx.Node, record: Op, words: Names, flow: frozenset[fx.Node]) -> Iterator[Exchange]:
+    """One all-reduce, in backward, of the gradients that flow through a mark or a bucket."""
+    marks = list(node.users) if record.items else [node]
+    units = [_bytes_of(mark) for mark in marks if mark in flow]
+    if units:
+        yield Exchange(
+            key_of(node), words.text(node), GRADIENT, _total(units), False, True, tensors=len(units)
+        )
+
+
+def _exchanges(
+    node: fx.Node,
+    record: Op,
+    words: Names,
+    flow: frozenset[fx.Node],
+    halo: Mapping[tuple[str, str], Sequence[int]] | None,
+) -> Iterator[Exchange]:
+    """An exchange of each value that a call sends."""
+    assert record.traffic is not None
+    kind, once = record.traffic.kind, bool(node.meta.get(ONCE))
+    wire: Any = node.kwargs.get("wire")
+    rows = _rows(node, halo) if kind in HALO else None
+    ranks = len(next(iter(halo.values()))) if halo is not None and kind == "stack_ranks" else 1
+    sent: Any = node.args[0] if record.items else [node.args[0]]
+    for number, value in enumerate(sent):
+        # The value goes by the name of what is taken of the result.
+        items = (user for user in node.users if record.items and user.args[1] == number)
+        by = next(items, node)
+        unit = _total([_bytes_of(value, of_row=kind in HALO, wire=wire)] * ranks)
+        back = by in flow and value in flow
+        yield Exchange(key_of(by), words.text(by), kind, unit, True, back, rows, once=once, wire=wire)
 
 
 def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -> int | None:
@@ -258,11 +268,12 @@ def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -
     return None if halo is None else sum(halo[plan.halo.nodes, plan.halo.plan])
 
 
-def _unit(node: fx.Node, op: str, wire: torch.dtype | None = None) -> int | None:
-    if op == "global_count":
-        return int(torch.int64.itemsize)
+def _bytes_of(node: fx.Node, *, of_row: bool = False, wire: Any = None) -> int | None:
+    """The bytes of a value, or of one row of it; a number is an int64. None where a size is not known."""
     value = node.meta["val"]
-    sizes = value.shape[1:] if op in HALO else value.shape
+    if not isinstance(value, torch.Tensor):
+        return int(torch.int64.itemsize)
+    sizes = value.shape[1:] if of_row else value.shape
     if not all(isinstance(size, int) for size in sizes):
         return None
     return int(math.prod(sizes) * (wire or value.dtype).itemsize)

@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.program import Emitter, Program
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.edits import BatchNormOverRows
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import rewrites
+from graphshard.ir.program import Program
 from graphshard.passes.exact.expand_reductions import count, mean
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, shape_of
 
 aten = torch.ops.aten
 
@@ -37,7 +39,7 @@ class DistributeBatchNorm:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "batch_norm"):
+        for call in rewrites(program, BatchNormOverRows):
             _rewrite(program, call)
             edits += 1
         return edits

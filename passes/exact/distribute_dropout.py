@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from graphshard.ir.program import Emitter, Program
-from graphshard.ir.row_ids import row_ids
+from graphshard.catalogue.call import Call
+from graphshard.catalogue.edits import DropoutOverRows
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import rewrites
+from graphshard.infer.row_ids import row_ids
+from graphshard.ir.program import Program
 from graphshard.ops import dropout
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class DistributeDropout:
         drawn = (dropout.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
         edits = 0
-        for call in rewrites(program, "dropout"):
+        for call in rewrites(program, DropoutOverRows):
             _rewrite(program, call, first + edits)
             edits += 1
         return edits

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.edits import RandomOverRows
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import rewrites
+from graphshard.infer.row_ids import row_ids
 from graphshard.ir.calls import Packet, calls, packet_of
 from graphshard.ir.placement import Placed
-from graphshard.ir.program import Emitter, Program
-from graphshard.ir.row_ids import row_ids
+from graphshard.ir.program import Program
 from graphshard.ops import dropout
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, shape_of
 
 aten = torch.ops.aten
 _ALPHA = 1.7580993408473766  # of torch.nn.functional.alpha_dropout; Klambauer et al., SELU, 2017
@@ -40,7 +42,7 @@ class DistributeRandom:
         drawn = (dropout.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
         edits = 0
-        for call in rewrites(program, "random"):
+        for call in rewrites(program, RandomOverRows):
             node, placed = call.node, call.raw(call.node)
             assert isinstance(placed, Placed)
             draw = _Draw(Emitter(program, node), placed, first + edits)
@@ -64,14 +66,12 @@ class _Draw:
         dim = self.placed.sharded[0] if self.placed.sharded else 0
         rows = self.placed.dims[dim] if self.placed.sharded else None
         ids = row_ids(self.emit, rows) if rows is not None else None
-        node = self.emit.call(
+        return self.emit.call(
             local_ops.random_like,
             *(like, ids, dim, kind, self.emit.program.placeholder("dropout_key"), self.site),
             name=f"{kind}_{self.site}",
             example=like.meta["val"].detach(),
         )
-        node.meta["placement"] = self.placed
-        return node
 
     def scaled(self, like: fx.Node, kind: str, scale: Any, shift: Any) -> fx.Node:
         product = self.emit.call(aten.mul.Tensor, self.numbers(like, kind), scale)

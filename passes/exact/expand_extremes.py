@@ -22,15 +22,17 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.edits import ExtremeOverRows
+from graphshard.catalogue.reduce import reduced_dims
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.placement import rewrites
+from graphshard.infer.row_ids import row_ids
 from graphshard.ir.calls import calls
-from graphshard.ir.gradient_flow import gradient_flow
 from graphshard.ir.placement import Edges, Owned, Placed, Rows
-from graphshard.ir.program import Emitter, Program, replace_results
-from graphshard.ir.row_ids import row_ids
+from graphshard.ir.program import Program, replace_results
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, shape_of
-from graphshard.passes.infer.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
 
@@ -43,7 +45,7 @@ class ExpandExtremes:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "extreme"):
+        for call in rewrites(program, ExtremeOverRows):
             node, flowing = call.node, gradient_flow(program, inputs_need_grad=True)
             emit = Emitter(program, node)
             with emit.before(node):

@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.edits import LossOverRows
+from graphshard.catalogue.training import SUM
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import infer, rewrites
 from graphshard.ir.placement import Placed
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
+from graphshard.ops.losses import OPAQUE
 from graphshard.passes.exact.expand_reductions import count
-from graphshard.passes.infer.infer_placement import infer, rewrites
-from graphshard.passes.infer.rules.call import Call, shape_of
-from graphshard.passes.infer.rules.training import SUM
 
 aten = torch.ops.aten
 
@@ -36,7 +39,7 @@ class ExpandLosses:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "loss"):
+        for call in rewrites(program, LossOverRows):
             _replace(program, call, _expand)
             edits += 1
         placements = infer(program).placements
@@ -56,10 +59,10 @@ def _replace(program: Program, call: Call, make: Callable[[Emitter, Call], fx.No
 
 def _unwrapped(node: fx.Node) -> Any:
     """The ATen op behind an opaque class loss of the capture; None for any other node."""
-    return {
-        "graphshard.cross_entropy.default": aten.cross_entropy_loss.default,
-        "graphshard.nll_loss.default": aten.nll_loss_nd.default,
-    }.get(str(node.target))
+    return _BEHIND.get(node.target)
+
+
+_BEHIND: dict[Any, Any] = {opaque: op for op, opaque in OPAQUE.items()}
 
 
 def _plain(emit: Emitter, call: Call) -> fx.Node:

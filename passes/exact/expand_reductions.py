@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.program import Emitter, Program, replace_results
+from graphshard.catalogue.call import Call, operator_name, shape_of
+from graphshard.catalogue.edits import StatisticOverRows
+from graphshard.catalogue.reduce import reduced_dims
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import rewrites
+from graphshard.ir.program import Program, replace_results
 from graphshard.passes.exact.expand_extremes import top
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, operator_name, shape_of
-from graphshard.passes.infer.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
 
@@ -34,7 +36,7 @@ class ExpandReductions:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "reduction"):
+        for call in rewrites(program, StatisticOverRows):
             emit = Emitter(program, call.node)
             with emit.before(call.node):
                 result = _expand(emit, call)

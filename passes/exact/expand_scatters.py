@@ -28,14 +28,16 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.edits import ScatterOverRows
+from graphshard.catalogue.scatter import is_constant, reduce_of
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.placement import rewrites
 from graphshard.ir.calls import calls
-from graphshard.ir.gradient_flow import gradient_flow
-from graphshard.ir.program import Emitter, Program, replace_results
+from graphshard.ir.program import Program, replace_results
 from graphshard.ops import local as local_ops
 from graphshard.passes.exact.stack_reductions import stack
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, shape_of
-from graphshard.passes.infer.rules.scatter import is_constant, reduce_of
 
 aten = torch.ops.aten
 
@@ -48,7 +50,7 @@ class ExpandScatters:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "scatter"):
+        for call in rewrites(program, ScatterOverRows):
             flowing = gradient_flow(program, inputs_need_grad=True)
             emit = Emitter(program, call.node)
             with emit.before(call.node):

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphshard.catalogue.edits import GlobalIds
 from graphshard.graph.schema import MESSAGES
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import infer
 from graphshard.ir.placement import Placed, Pointing, Points, reach
-from graphshard.ir.program import Emitter, Program
-from graphshard.passes.infer.infer_placement import infer
-from graphshard.passes.infer.rules.call import GlobalIds
+from graphshard.ir.program import Program
 
 aten = torch.ops.aten
 

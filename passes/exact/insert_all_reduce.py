@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphshard.catalogue.edits import AllReduce, GlobalCount
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import infer
 from graphshard.ir.placement import Edges, Owned, Size
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.infer_placement import infer
-from graphshard.passes.infer.rules.call import AllReduce, GlobalCount
 
 
 @dataclass(frozen=True)

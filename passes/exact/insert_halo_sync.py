@@ -22,13 +22,15 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call
+from graphshard.catalogue.edits import Edit, HaloSync, ScatterBySource
+from graphshard.catalogue.scatter import reduce_of
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import infer, place
 from graphshard.ir.placement import Halo, Placed, Placement, reach
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.infer_placement import infer
-from graphshard.passes.infer.rules.call import Call, Edit, HaloSync, Rewrite
-from graphshard.passes.infer.rules.scatter import reduce_of
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ class InsertHaloSync:
 
     def run(self, program: Program) -> int:
         found = infer(program)
-        by_source = [
-            e.node for e in found.edits if isinstance(e, Rewrite) and e.family == "scatter_by_source"
-        ]
+        by_source = [e.node for e in found.edits if isinstance(e, ScatterBySource)]
         for node in by_source:
             _reduce_copies(program, node, _written_halo(node, found.placements))
         syncs = _by_value(infer(program).edits)
@@ -144,7 +144,7 @@ def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
             example=wide,
         )
     node.update_arg(0, padded)
-    node.meta["val"] = wide
+    node.meta["val"], node.meta["placement"] = wide, place(node)
     users = list(node.users)
     with emit.after(node):
         reduced = emit.call(

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from graphshard.ir.program import Emitter, Program, replace_results
+from graphshard.catalogue.call import Call, operator_name, shape_of
+from graphshard.catalogue.edits import StackOverRanks
+from graphshard.catalogue.reduce import reduced_dims
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import rewrites
+from graphshard.ir.program import Program, replace_results
 from graphshard.ops.stack import stack_ranks
-from graphshard.passes.infer.infer_placement import rewrites
-from graphshard.passes.infer.rules.call import Call, operator_name, shape_of
-from graphshard.passes.infer.rules.reduce import reduced_dims
 
 aten = torch.ops.aten
 
@@ -34,7 +36,7 @@ class StackReductions:
 
     def run(self, program: Program) -> int:
         edits = 0
-        for call in rewrites(program, "stack"):
+        for call in rewrites(program, StackOverRanks):
             emit = Emitter(program, call.node)
             with emit.before(call.node):
                 result = _expand(emit, call)
@@ -46,7 +48,7 @@ class StackReductions:
 def stack(emit: Emitter, value: fx.Node) -> fx.Node:
     """Every rank's ``value`` in a new dim 0."""
     group = emit.program.placeholder("group")
-    return emit.call(stack_ranks._opoverload, value, group, name=f"{value.name}_ranks")
+    return emit.call(stack_ranks, value, group, name=f"{value.name}_ranks")
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphshard.infer.emitter import Emitter
 from graphshard.ir.placement import Placed
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ops import exchange as ops
 
 
@@ -45,7 +46,6 @@ def _mark_inputs(program: Program) -> int:
             summed = emit.call(
                 ops.replicated_input, node, group, name=f"{node.name}_in", example=node.meta["val"]
             )
-        summed.meta["placement"] = node.meta["placement"]
         summed.meta.pop("stack_trace", None)
         summed.meta.pop("nn_module_stack", None)
         for user in users:

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import fx
 
-from graphshard.ir.program import Emitter, Program
+from graphshard.infer.emitter import Emitter
+from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import exchange as ops
 from graphshard.ops import merged as combined
@@ -74,7 +75,6 @@ def _merge(program: Program, marks: list[fx.Node]) -> None:
         )
         for key in ("nn_module_stack", "stack_trace"):
             together.meta.pop(key, None)
-        together.meta["placement"] = tuple(mark.meta["placement"] for mark in marks)
         for i, mark in enumerate(marks):
             item = emit.call(operator.getitem, together, i, example=mark.meta["val"])
             item.meta = {key: mark.meta[key] for key in ("val", "placement")}

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.record import Trait
+from graphshard.catalogue.table import has_trait
 from graphshard.ir.placement import Placed
-from graphshard.passes.faster.patterns import name_of, rows_of
-
-_PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm")
+from graphshard.passes.faster.patterns import rows_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Costs:
         inputs = [n for n in node.all_input_nodes if rows_of(n) is not None]
         moved = row_bytes(node) + sum(map(row_bytes, inputs))
         cost = moved * (1 + (node in self.flowing)) / self.speeds.memory
-        if name_of(node) in _PRODUCTS:
+        if has_trait(node, Trait.PRODUCT):
             weights = [n for n in node.all_input_nodes if rows_of(n) is None]
             passes = 1 + any(n in self.flowing for n in inputs) + any(n in self.flowing for n in weights)
             inner = max((math.prod(_sizes(n)) for n in weights), default=0)

@@ -12,13 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_values, last_of
+from graphshard.infer.constants import constant_values, last_of
+from graphshard.infer.emitter import Emitter
 from graphshard.ir.placement import Owned
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ops import aggregation
-from graphshard.passes.faster.patterns import name_of, rows_of, spread
+from graphshard.passes.faster.patterns import rows_of, spread
+
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,6 @@ class FoldScales:
                 made = emit.call(
                     aggregation.weighted_sum, table, weights, structure, example=node.meta["val"]
                 )
-            for new, old in ((made, node), (weights, weight)):
-                new.meta["placement"] = old.meta["placement"] if isinstance(old, fx.Node) else None
             node.replace_all_uses_with(made)
             program.graph.erase_node(node)
             edits += 1
@@ -53,9 +55,12 @@ class FoldScales:
         return edits
 
 
+_HOW: dict[Any, str] = {aten.div.Tensor: "divide", aten.mul.Tensor: "multiply"}
+
+
 def _scaled(node: fx.Node, constants: frozenset[fx.Node]) -> tuple[fx.Node, fx.Node, str] | None:
     """The sum that a call scales, the scale of each row, and whether it multiplies or divides."""
-    how = {"div": "divide", "mul": "multiply"}.get(name_of(node))
+    how = _HOW.get(node.target)
     if how is None or len(node.args) != 2 or node.kwargs:
         return None
     pairs: list[Any] = [node.args, *([node.args[::-1]] if how == "multiply" else [])]

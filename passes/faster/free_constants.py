@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.infer.constants import constant_size, constant_values, constants_first
+from graphshard.infer.emitter import Emitter
 from graphshard.ir.calls import calls
-from graphshard.ir.constants import constant_size, constant_values, constants_first
 from graphshard.ir.placement import Placed, Size
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import merge_duplicates
 
 aten = torch.ops.aten
@@ -35,7 +36,6 @@ class FreeConstants:
         edits = 0
         while (found := _first(program)) is not None:
             node, replacement = found
-            replacement.meta["placement"] = node.meta["placement"]
             node.replace_all_uses_with(replacement)
             program.graph.erase_node(node)
             edits += 1
@@ -48,7 +48,7 @@ def _first(program: Program) -> tuple[fx.Node, fx.Node] | None:
     anchor = constants_first(program)
     constants = constant_values(program)
     for node in list(program.graph.nodes):
-        free = _FREED.get(str(node.target))
+        free = _FREED.get(node.target)
         template = node.args[0] if free is not None and node.args else None
         # Also a constant that looks at a constant: what it looks at may be large.
         if free is None or not isinstance(template, fx.Node) or template.op == "placeholder":
@@ -103,11 +103,11 @@ def _counted(emit: Emitter, node: fx.Node, _: frozenset[fx.Node]) -> fx.Node | N
 
 
 _FREED = {
-    "aten.sym_size.int": _counted,
-    "aten.new_zeros.default": _filled(0),
-    "aten.new_ones.default": _filled(1),
-    "aten.new_full.default": _filled(None),
-    "aten.zeros_like.default": _filled(0),
-    "aten.ones_like.default": _filled(1),
-    "aten.full_like.default": _filled(None),
+    aten.sym_size.int: _counted,
+    aten.new_zeros.default: _filled(0),
+    aten.new_ones.default: _filled(1),
+    aten.new_full.default: _filled(None),
+    aten.zeros_like.default: _filled(0),
+    aten.ones_like.default: _filled(1),
+    aten.full_like.default: _filled(None),
 }

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_values
-from graphshard.ir.program import Emitter, Program
+from graphshard.infer.constants import constant_values
+from graphshard.infer.emitter import Emitter
+from graphshard.ir.calls import calls
+from graphshard.ir.program import Program
 from graphshard.ops import dropout
-from graphshard.passes.faster.patterns import name_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class FuseReluDropout:
             with emit.before(node):
                 value, arguments = relu.args[0], node.args[1:]
                 made = emit.call(dropout.relu_dropout, value, *arguments, example=node.meta["val"])
-            made.meta["placement"] = node.meta["placement"]
             node.replace_all_uses_with(made)
             for old in (node, relu):
                 program.graph.erase_node(old)
@@ -51,4 +52,4 @@ def _rectifier(node: fx.Node, constants: frozenset[fx.Node]) -> fx.Node | None:
     relu: Any = node.args[0]
     drops_all = node.args[3] >= 1  # type: ignore[operator]
     alone = len(relu.users) == 1 and relu not in constants
-    return relu if name_of(relu) == "relu" and alone and not drops_all else None
+    return relu if calls(relu, torch.ops.aten.relu) and alone and not drops_all else None

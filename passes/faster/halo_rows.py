@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_size
+from graphshard.infer.constants import constant_size
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.row_by_row import renamed
 from graphshard.ir.placement import Halo, Owned, Placed, Rows, Size
-from graphshard.ir.program import Emitter
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.row_by_row import renamed
 
 aten = torch.ops.aten
 SYNC = torch.ops.graphshard.halo_sync.default
@@ -84,19 +84,15 @@ def synced(emit: Emitter, value: fx.Node, halo: Halo) -> fx.Node:
     """``halo_sync(value)``."""
     names = ("send_index", "send_splits", "recv_splits")
     plan = [emit.program.placeholder(name, halo.nodes, halo.plan) for name in names]
-    made = emit.call(
+    return emit.call(
         SYNC,
         *(value, *plan, emit.program.placeholder("group")),
         name=f"{value.name}_{halo.plan or 'halo'}",
         example=_resized(value.meta["val"], None),
     )
-    made.meta["placement"] = Placed((halo, *value.meta["placement"].dims[1:]))
-    return made
 
 
 def own_rows(emit: Emitter, value: fx.Node, owned: Owned, example: Any) -> fx.Node:
     """The owned rows of a value over owned and halo rows."""
     count = constant_size(emit, owned, example.size(0))
-    made = emit.call(local_ops.own_rows, value, count, name=f"{value.name}_own", example=example)
-    made.meta["placement"] = Placed((owned, *value.meta["placement"].dims[1:]))
-    return made
+    return emit.call(local_ops.own_rows, value, count, name=f"{value.name}_own", example=example)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from graphshard.ir.constants import ONCE, constant_values, constants_first
+from graphshard.catalogue.record import Trait
+from graphshard.catalogue.table import has_trait
+from graphshard.infer.constants import ONCE, constant_values, constants_first
 from graphshard.ir.program import Program
-from graphshard.passes.faster.patterns import name_of
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,4 @@ class HoistGraphConstants:
 
 def _is_cheap(node: fx.Node, constants: frozenset[fx.Node]) -> bool:
     """A fill that only a step reads: memory that is better taken when it is needed."""
-    return name_of(node) in _FILLS and constants.isdisjoint(node.users)
-
-
-_FILLS = (
-    "full",
-    "zeros",
-    "ones",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-)
+    return has_trait(node, Trait.CONSTANT) and constants.isdisjoint(node.users)

@@ -23,25 +23,26 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_size, constant_values, constants_first, last_of
-from graphshard.ir.gradient_flow import gradient_flow
-from graphshard.ir.placement import Matrix, Owned, Placed, Rows
-from graphshard.ir.program import Emitter, Program
+from graphshard.catalogue.call import shape_of
+from graphshard.catalogue.pointwise import is_one
+from graphshard.catalogue.scatter import is_by_source
+from graphshard.infer.constants import constant_size, constant_values, constants_first, last_of
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.ir.calls import calls
+from graphshard.ir.placement import Matrix, Owned, Rows
+from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import aggregation
 from graphshard.passes.faster.patterns import (
     Gathered,
     Scattered,
     gathered,
-    name_of,
     rows_of,
     same,
     scattered,
     spread,
 )
-from graphshard.passes.infer.rules.call import shape_of
-from graphshard.passes.infer.rules.pointwise import is_one
-from graphshard.passes.infer.rules.scatter import is_by_source
 
 aten = torch.ops.aten
 
@@ -62,7 +63,6 @@ class LowerAggregations:
                 with emit.before(node):
                     made = lower(emit, node) if node.op == "call_function" else None
                 if made is not None:
-                    made.meta["placement"] = node.meta["placement"]
                     node.replace_all_uses_with(made)
                     edits += 1
             lowering.drop_dead_code()
@@ -80,15 +80,15 @@ class _Lowering:
 
     def softmax(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
         """``exp(s - max) / (sum + small)``, as PyG's ``softmax`` and most people write it."""
-        if name_of(node) != "div" or name_of(node.args[0]) != "exp":
+        if not calls(node, aten.div) or not calls(node.args[0], aten.exp):
             return None
         power: Any = node.args[0]
         total, shifted = self._gathered(node.args[1]), power.args[0]
-        top = self._gathered(shifted.args[1]) if name_of(shifted) == "sub" else None
+        top = self._gathered(shifted.args[1]) if calls(shifted, aten.sub) else None
         if total is None or top is None or total.index is not top.index:
             return None
         table, small = total.table, 0.0
-        if name_of(table) == "add" and isinstance(table.args[1], (int, float)):
+        if calls(table, aten.add) and isinstance(table.args[1], (int, float)):
             added: Any = table.args
             table, small = added[0], float(added[1])
         scores, sums, maxima = shifted.args[0], scattered(table), scattered(top.table)
@@ -106,7 +106,7 @@ class _Lowering:
     def dots(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
         """``(q[dst] * k[src]).sum(-1)``."""
         product: Any = node.args[0] if node.args else None
-        if name_of(node) != "sum" or name_of(product) != "mul" or len(node.args) < 2:
+        if not calls(node, aten.sum) or not calls(product, aten.mul) or len(node.args) < 2:
             return None
         ndim, over = len(shape_of(product)), list(node.args[1])  # type: ignore[arg-type]
         if over not in ([-1], [ndim - 1]) or (len(node.args) > 2 and node.args[2]):
@@ -142,7 +142,9 @@ class _Lowering:
             return emit.call(aten.div.Tensor, self._sum(emit, found, node), self._counts(found, node))
         if found.reduce in ("amax", "amin"):
             table, structure = self._table(found)
-            return emit.call(aggregation.extreme, table, structure, found.reduce, example=node.meta["val"])
+            return emit.call(
+                aggregation.edge_extreme, table, structure, found.reduce, example=node.meta["val"]
+            )
         return None
 
     def gather(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
@@ -172,7 +174,7 @@ class _Lowering:
         if (source := self._gathered(values)) is not None:
             structure = self._structure(Gathered(found.base, found.index), source)
             return emit.call(aggregation.weighted_sum, source.table, None, structure, example=example)
-        if name_of(values) == "mul":
+        if calls(values, aten.mul):
             for weight, message in (values.args, values.args[::-1]):
                 source, weights = self._gathered(message), self._weight(weight, values)
                 if source is not None and weights is not None:
@@ -195,7 +197,7 @@ class _Lowering:
             return None  # spread over the last dim, which is not the rows
         if (one := spread(node)) is not None:
             return same(one)  # type: ignore[no-any-return]
-        inner = same(node.args[0]) if name_of(node) in ("unsqueeze", "view", "reshape") else None
+        inner = same(node.args[0]) if calls(node, aten.unsqueeze, aten.view, aten.reshape) else None
         heads = shape_of(node)
         if inner is not None and len(heads) == 3 and is_one(heads[2]) and len(shape_of(inner)) == 2:
             return inner if rows_of(inner) == rows_of(node) else None
@@ -209,7 +211,6 @@ class _Lowering:
         emit = Emitter(self.program, found.values)
         with emit.after(found.index):
             numbers = emit.call(aggregation.edge_numbers, found.index, example=found.index.meta["val"])
-        numbers.meta["placement"] = Placed((self._edges(found.index),))
         return found.values, self._make(found.index, numbers, rows_of(found.base), self._edges(found.index))
 
     def _counts(self, found: Scattered, node: fx.Node) -> fx.Node:
@@ -220,12 +221,9 @@ class _Lowering:
         example = node.meta["val"]
         emit = Emitter(self.program, node)
         with emit.after(structure):
-            counts = emit.call(
+            return emit.call(
                 aggregation.edge_counts, structure, example.dim(), example.dtype, example=example
             )
-        rows = rows_of(found.base)
-        counts.meta["placement"] = Placed((rows, *(None,) * (example.dim() - 1)))
-        return counts
 
     # ---- structures ----
 
@@ -268,7 +266,6 @@ class _Lowering:
             with emit.after(last_of(self.program, row, column)):
                 sizes = [constant_size(emit, rows, 16) for rows in (of_row, of_column)]
                 made = emit.call(aggregation.edge_structure, row, column, *sizes, example=matrix)
-            made.meta["placement"] = matrix
             self.structures[key] = made
         return self.structures[key]
 
@@ -276,13 +273,11 @@ class _Lowering:
 def _cast(emit: Emitter, node: fx.Node, dtype: torch.dtype) -> fx.Node:
     if node.meta["val"].dtype == dtype:
         return node
-    made = emit.call(aten._to_copy.default, node, dtype=dtype)
-    made.meta["placement"] = node.meta["placement"]
-    return made
+    return emit.call(aten._to_copy.default, node, dtype=dtype)
 
 
 def _attached(node: fx.Node) -> Any:
-    return node.args[0] if name_of(node) == "detach" else node
+    return node.args[0] if calls(node, aten.detach) else node
 
 
 def _is_foreign(index: fx.Node) -> bool:

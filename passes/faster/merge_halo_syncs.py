@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import fx
 
-from graphshard.ir.constants import constant_values
-from graphshard.ir.program import Emitter, Program
+from graphshard.infer.constants import constant_values
+from graphshard.infer.emitter import Emitter
+from graphshard.ir.program import Program
 from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import merged as combined
@@ -69,7 +70,6 @@ def merge_syncs(program: Program, syncs: list[fx.Node]) -> fx.Node:
             example=tuple(sync.meta["val"] for sync in syncs),
         )
         because(together, "these go to the same ranks at the same time, so they share one message")
-        together.meta["placement"] = tuple(sync.meta["placement"] for sync in syncs)
         for i, sync in enumerate(syncs):
             item = emit.call(
                 operator.getitem, together, i, name=f"{sync.name}_merged", example=sync.meta["val"]

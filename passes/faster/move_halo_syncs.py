@@ -26,17 +26,18 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
-from graphshard.ir.constants import constant_values, constants_first
-from graphshard.ir.gradient_flow import gradient_flow
+from graphshard.infer.constants import constant_values, constants_first
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.row_by_row import works_row_by_row
 from graphshard.ir.placement import Halo, Owned
-from graphshard.ir.program import Emitter, Program, part_of
+from graphshard.ir.program import Program, part_of
 from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import Table, merge_duplicates, same_programs, structure_of
 from graphshard.ops import local as local_ops
+from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.faster.cost_model import Costs, Speeds
 from graphshard.passes.faster.halo_rows import SYNC, is_over, may_move, own_rows, synced, twin
-from graphshard.passes.infer.infer_placement import InferPlacement
-from graphshard.passes.infer.row_by_row import works_row_by_row
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_values
+from graphshard.infer.constants import constant_values
 from graphshard.ir.program import Program
 from graphshard.ops import merged as combined
 from graphshard.passes.faster.halo_rows import SYNC

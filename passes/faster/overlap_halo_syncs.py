@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import fx
 
-from graphshard.ir.constants import constant_size, constant_values
+from graphshard.infer.constants import constant_size, constant_values
+from graphshard.infer.emitter import Emitter
 from graphshard.ir.placement import Owned
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ops import aggregation, overlap
 from graphshard.passes.faster.halo_rows import SYNC
 from graphshard.passes.faster.patterns import rows_of
@@ -53,11 +54,9 @@ def _overlap(program: Program, node: fx.Node, sync: Any, weight: Any, structure:
     with emit.after(structure):
         count = constant_size(emit, owned, value.meta["val"].size(0))
         parts = emit.call(overlap.split_structure, structure, count, example=structure.meta["val"])
-    parts.meta["placement"] = structure.meta["placement"]
     with emit.before(node):
         made = emit.call(
             overlap.overlapped_sum, value, weight, parts, *sync.args[1:], example=node.meta["val"]
         )
-    made.meta["placement"] = node.meta["placement"]
     node.replace_all_uses_with(made)
     program.graph.erase_node(node)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.pointwise import is_one
+from graphshard.catalogue.scatter import is_filled, reduce_of
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Halo, Owned, Placed, Rows
 from graphshard.ops import local as local_ops
-from graphshard.passes.infer.rules.call import Call, shape_of
-from graphshard.passes.infer.rules.pointwise import is_one
-from graphshard.passes.infer.rules.scatter import is_filled, reduce_of
 
 aten = torch.ops.aten
 
@@ -38,12 +38,6 @@ class Scattered:
     include_self: bool
 
 
-def name_of(node: Any) -> str:
-    """``index_select`` for ``aten.index_select.default``; empty for anything that is no ATen call."""
-    parts = str(node.target).split(".") if isinstance(node, fx.Node) else [""]
-    return parts[1] if parts[0] == "aten" and len(parts) > 1 else ""
-
-
 def rows_of(node: Any) -> Rows | None:
     """The rows of dim 0, if they are all that is spread over the ranks."""
     placed = node.meta.get("placement") if isinstance(node, fx.Node) else None
@@ -54,17 +48,16 @@ def rows_of(node: Any) -> Rows | None:
 
 def gathered(node: Any) -> Gathered | None:
     """A gather of node rows along dim 0."""
-    name = name_of(node)
     table: Any = None
-    if name == "index_select":
+    if calls(node, aten.index_select):
         table, dim, index = node.args
         if dim % len(shape_of(table)):
             return None
-    elif name == "index" and len(node.args[1]) == 1:
+    elif calls(node, aten.index) and len(node.args[1]) == 1:
         table, (index,) = node.args[0], node.args[1]
-    elif name == "embedding":
+    elif calls(node, aten.embedding):
         table, index = node.args[:2]
-    elif name == "gather" and node.args[1] % len(shape_of(node.args[0])) == 0:
+    elif calls(node, aten.gather) and node.args[1] % len(shape_of(node.args[0])) == 0:
         table, index = node.args[0], spread(node.args[2], like=node)
     if table is None or not isinstance(rows_of(table), (Owned, Halo)) or not is_index(index):
         return None
@@ -86,13 +79,15 @@ def spread(node: Any, like: fx.Node | None = None) -> fx.Node | None:
     """The 1-D value whose entries a wider one repeats along every further dim; itself if it is 1-D."""
     if not isinstance(node, fx.Node) or (like is not None and len(shape_of(node)) != len(shape_of(like))):
         return None
-    while len(shape_of(node)) > 1 or name_of(node) in ("expand", "view", "unsqueeze"):
-        name, inner = name_of(node), node.args[0] if node.args else None
-        keeps = name in ("expand", "expand_as", "view", "reshape", "unsqueeze") and isinstance(inner, fx.Node)
-        if not keeps or rows_of(inner) != rows_of(node) or rows_of(inner) is None:
+    while len(shape_of(node)) > 1 or calls(node, aten.expand, aten.view, aten.unsqueeze):
+        inner = node.args[0] if node.args else None
+        if (
+            not (calls(node, *_REPEATS, *_RESHAPES) and isinstance(inner, fx.Node))
+            or rows_of(inner) != rows_of(node)
+            or rows_of(inner) is None
+        ):
             return None
-        assert isinstance(inner, fx.Node)
-        if name in ("view", "reshape", "unsqueeze"):
+        if calls(node, *_RESHAPES):
             wider = shape_of(node) if len(shape_of(node)) > len(shape_of(inner)) else shape_of(inner)
             if not all(map(is_one, wider[1:])):
                 return None
@@ -100,14 +95,18 @@ def spread(node: Any, like: fx.Node | None = None) -> fx.Node | None:
     return node  # type: ignore[no-any-return]
 
 
+_REPEATS = (aten.expand, aten.expand_as)
+_RESHAPES = (aten.view, aten.reshape, aten.unsqueeze)
+
+
 def scattered(node: Any) -> Scattered | None:
     """A reduction of rows into the rows of nodes, along dim 0."""
-    name = name_of(node)
-    if name not in ("scatter_add", "scatter_reduce", "index_add", "index_put"):
+    if not calls(node, aten.scatter_add, aten.scatter_reduce, aten.index_add, aten.index_put):
         return None
+    puts = calls(node, aten.index_put)
     call = Call(node, {}, [])
     base, values = call["self"], call.get("src", call.get("source", call.get("values")))
-    if name == "index_put":
+    if puts:
         used = [i for i in call["indices"] if i is not None]
         if not call["accumulate"] or len(used) != 1 or call["indices"][0] is None:
             return None
@@ -120,7 +119,7 @@ def scattered(node: Any) -> Scattered | None:
         return None
     if not isinstance(rows_of(base), (Owned, Halo)) or not values.meta["val"].is_floating_point():
         return None
-    reduce = "sum" if name == "index_put" else reduce_of(call)
+    reduce = "sum" if puts else reduce_of(call)
     return Scattered(base, index, values, reduce, _is_empty(base), call.get("include_self") is not False)
 
 
@@ -132,6 +131,6 @@ def _is_empty(base: fx.Node) -> bool:
 
 def same(node: Any) -> Any:
     """The value that a copy was made of: in a program without in-place ops it is as good."""
-    while name_of(node) in ("clone", "contiguous", "lift_fresh_copy"):
+    while calls(node, aten.clone, aten.contiguous, aten.lift_fresh_copy):
         node = node.args[0]
     return node

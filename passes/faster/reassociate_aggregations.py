@@ -22,14 +22,16 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphshard.ir.constants import constant_values
-from graphshard.ir.placement import Halo, Owned, Placed, replicated
-from graphshard.ir.program import Emitter, Program
+from graphshard.catalogue.call import shape_of
+from graphshard.infer.constants import constant_values
+from graphshard.infer.emitter import Emitter
+from graphshard.ir.calls import calls
+from graphshard.ir.placement import Halo, Owned, Placed
+from graphshard.ir.program import Program
 from graphshard.ops import aggregation
 from graphshard.ops import local as local_ops
 from graphshard.passes.faster.halo_rows import SYNC, synced
-from graphshard.passes.faster.patterns import name_of, rows_of
-from graphshard.passes.infer.rules.call import shape_of
+from graphshard.passes.faster.patterns import rows_of
 
 aten = torch.ops.aten
 
@@ -53,7 +55,7 @@ class ReassociateAggregations:
 
 def _after(program: Program, node: fx.Node) -> fx.Node | None:
     """``linear(weighted_sum(h, w, A), W, b)`` where the product makes rows shorter and h changes every step."""
-    if name_of(node) not in _PRODUCTS or len(shape_of(node)) != 2 or not node.args:
+    if not calls(node, *_PRODUCTS) or len(shape_of(node)) != 2 or not node.args:
         return None
     total: Any = node.args[0]
     if not _is_plain_sum(total) or len(total.users) != 1 or total in constant_values(program):
@@ -65,16 +67,13 @@ def _after(program: Program, node: fx.Node) -> fx.Node | None:
     ):
         return None
     table, weight, structure = total.args
-    bias = node.args[2] if name_of(node) == "linear" and len(node.args) > 2 else None
+    bias = node.args[2] if calls(node, aten.linear) and len(node.args) > 2 else None
     emit = Emitter(program, node)
     with emit.before(node):
         short = emit.call(node.target, table, node.args[1], example=_with_width(table, out))
-        short.meta["placement"] = table.meta["placement"].plain()
         made = emit.call(aggregation.weighted_sum, short, weight, structure, example=node.meta["val"])
-        made.meta["placement"] = total.meta["placement"]
         if bias is not None:
             made = emit.call(aten.add.Tensor, made, bias, example=node.meta["val"])
-            made.meta["placement"] = node.meta["placement"]
     return made
 
 
@@ -86,8 +85,8 @@ def _before(program: Program, node: fx.Node) -> fx.Node | None:
     table, weight, structure = arguments
     sync = table if getattr(table, "target", None) is SYNC else None
     product: Any = sync.args[0] if sync is not None else table
-    has_bias = name_of(product) == "linear" and len(product.args) > 2 and product.args[2] is not None
-    if name_of(product) not in _PRODUCTS or len(shape_of(product)) != 2 or has_bias:
+    has_bias = calls(product, aten.linear) and len(product.args) > 2 and product.args[2] is not None
+    if not calls(product, *_PRODUCTS) or len(shape_of(product)) != 2 or has_bias:
         return None
     x, w = product.args[:2]
     if rows_of(x) != rows_of(product) or rows_of(w) is not None:
@@ -107,20 +106,17 @@ def _before(program: Program, node: fx.Node) -> fx.Node | None:
         total = emit.call(
             aggregation.weighted_sum, rows, weight, structure, example=_with_width(node, shape_of(x)[1])
         )
-        total.meta["placement"] = node.meta["placement"]
-        made = emit.call(product.target, total, w, example=node.meta["val"])
-        made.meta["placement"] = node.meta["placement"]
-    return made
+        return emit.call(product.target, total, w, example=node.meta["val"])
 
 
 def _projected(program: Program, node: fx.Node) -> fx.Node | None:
     """``(linear(x, W).view(-1, H, C) * a).sum(-1)`` with the same ``a [1, H, C]`` for every row."""
     scaled: Any = node.args[0] if node.args else None
-    if name_of(node) != "sum" or list(node.args[1:]) not in ([[-1]], [[2]]) or name_of(scaled) != "mul":
+    if not calls(node, aten.sum) or list(node.args[1:]) not in ([[-1]], [[2]]) or not calls(scaled, aten.mul):
         return None
     for heads, a in (scaled.args, scaled.args[::-1]):
-        product: Any = heads.args[0] if name_of(heads) in ("view", "reshape") else heads
-        if name_of(product) != "linear" or len(product.args) != 2 or not isinstance(a, fx.Node):
+        product: Any = heads.args[0] if calls(heads, aten.view, aten.reshape) else heads
+        if not calls(product, aten.linear) or len(product.args) != 2 or not isinstance(a, fx.Node):
             continue
         x, weight = product.args
         sizes, known = shape_of(heads), rows_of(x) is not None and rows_of(weight) is None is rows_of(a)
@@ -129,10 +125,7 @@ def _projected(program: Program, node: fx.Node) -> fx.Node | None:
         emit = Emitter(program, node)
         with emit.before(node):
             short = emit.call(local_ops.project_weight, weight, a, example=_projection(weight, sizes[1]))
-            short.meta["placement"] = replicated(2)
-            made = emit.call(product.target, x, short, example=node.meta["val"])
-        made.meta["placement"] = node.meta["placement"]
-        return made
+            return emit.call(product.target, x, short, example=node.meta["val"])
     return None
 
 
@@ -142,7 +135,7 @@ def _projection(weight: fx.Node, heads: int) -> Any:
         return example.new_empty((heads, example.shape[1]))
 
 
-_PRODUCTS = ("linear", "matmul", "mm")
+_PRODUCTS = (aten.linear, aten.matmul, aten.mm)
 
 
 def _is_plain_sum(node: Any) -> bool:

@@ -19,17 +19,24 @@ from typing import Any
 from torch import fx
 
 from graphshard.errors import UnsupportedOperation
-from graphshard.ir.constants import constant_values, last_of
+from graphshard.infer.constants import constant_values, last_of
+from graphshard.infer.emitter import Emitter
+from graphshard.infer.placement import infer
+from graphshard.infer.row_by_row import works_row_by_row
 from graphshard.ir.placement import Placed, Rows, Sorted
-from graphshard.ir.program import Emitter, Program
+from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import aggregation
-from graphshard.passes.infer.infer_placement import InferPlacement, infer
-from graphshard.passes.infer.row_by_row import works_row_by_row
+from graphshard.passes.exact.infer_placement import InferPlacement
 
 _MAKERS = (aggregation.gather, aggregation.dots, aggregation.edge_softmax)
 """Values over edges that follow the structure's numbering by themselves."""
-_READERS = (aggregation.weighted_sum, aggregation.segment_sum, aggregation.edge_softmax, aggregation.extreme)
+_READERS = (
+    aggregation.weighted_sum,
+    aggregation.segment_sum,
+    aggregation.edge_softmax,
+    aggregation.edge_extreme,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,6 @@ def _sort(program: Program, edges: Rows) -> bool:
     emit = Emitter(program, row)
     with emit.after(row):
         order = emit.call(aggregation.edge_order, row, example=row.meta["val"])
-    order.meta["placement"] = Placed((edges,))
     sorter = _Sorter(program, order)
     for node in (*structures, *readers, *stepwise):
         for value in node.all_input_nodes:

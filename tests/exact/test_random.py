@@ -15,6 +15,7 @@ from support.programs import model_of, refusal
 from support.strategies import Case, cases, examples, fixed_case
 from torch import Tensor
 
+from graphshard.kernels.random_bits import random_key
 from graphshard.ops import local as local_ops
 
 
@@ -60,7 +61,9 @@ def test_random_numbers_do_not_depend_on_the_number_of_ranks(cls: type, case: Ca
 
 
 def _numbers(kind: str, ids: Tensor, width: int, site: int = 0, step: int = 0) -> Tensor:
-    return local_ops.random_like(torch.empty(ids.numel(), width).double(), ids, 0, kind, (5, step), site)
+    return local_ops.random_like(
+        torch.empty(ids.numel(), width).double(), ids, 0, kind, random_key(5, step), site
+    )
 
 
 def test_uniform_numbers() -> None:
@@ -92,7 +95,7 @@ def test_numbers_belong_to_rows_and_change_with_site_and_step(kind: str) -> None
 
 def test_single_precision_stays_below_one() -> None:
     x = torch.empty(200_000, 4)
-    assert float(local_ops.random_like(x, None, 0, "uniform", (1, 0), 0).max()) < 1
+    assert float(local_ops.random_like(x, None, 0, "uniform", random_key(1, 0), 0).max()) < 1
 
 
 def test_two_draws_of_one_value_differ() -> None:

@@ -37,10 +37,12 @@ def numbers(*shape: int, seed: int = 0, ties: bool = False) -> Tensor:
 
 
 def structure_of(edges: int, rows: int, columns: int, seed: int, *, ordered: bool) -> Structure:
+    """As kernels see it; ops take its ``tensors``."""
     random = torch.Generator().manual_seed(seed)
     row = torch.randint(rows, (edges,), generator=random)
     column = torch.randint(columns, (edges,), generator=random)
-    return aggregation.edge_structure(row.sort().values if ordered else row, column, rows, columns)
+    ends = (row.sort().values if ordered else row, column)
+    return Structure.of(aggregation.edge_structure(*ends, rows, columns))
 
 
 def literal_sum(x: Tensor, weight: Tensor | None, a: Structure) -> Tensor:
@@ -91,13 +93,19 @@ def test_sums_and_dots(graph: tuple[int, int, int, int, bool], width: int, heads
     edges, rows, columns, seed, ordered = graph
     a = structure_of(edges, rows, columns, seed, ordered=ordered)
     x, flat = numbers(columns, heads, width), numbers(columns, width)
-    check(lambda t: aggregation.weighted_sum(t, None, a), lambda t: literal_sum(t, None, a), x)
-    check(lambda t: aggregation.weighted_sum(t, None, a), lambda t: literal_sum(t, None, a), x[:, 0, 0])
+    check(lambda t: aggregation.weighted_sum(t, None, a.tensors), lambda t: literal_sum(t, None, a), x)
+    check(
+        lambda t: aggregation.weighted_sum(t, None, a.tensors), lambda t: literal_sum(t, None, a), x[:, 0, 0]
+    )
     weight, one = numbers(edges, heads, seed=1), numbers(edges, seed=2)
-    check(lambda t, w: aggregation.weighted_sum(t, w, a), lambda t, w: literal_sum(t, w, a), x, weight)
-    check(lambda t, w: aggregation.weighted_sum(t, w, a), lambda t, w: literal_sum(t, w, a), flat, one)
+    check(
+        lambda t, w: aggregation.weighted_sum(t, w, a.tensors), lambda t, w: literal_sum(t, w, a), x, weight
+    )
+    check(
+        lambda t, w: aggregation.weighted_sum(t, w, a.tensors), lambda t, w: literal_sum(t, w, a), flat, one
+    )
     q = numbers(rows, heads, width, seed=3)
-    check(lambda s, t: aggregation.dots(s, t, a), lambda s, t: (s[a.row] * t[a.column]).sum(-1), q, x)
+    check(lambda s, t: aggregation.dots(s, t, a.tensors), lambda s, t: (s[a.row] * t[a.column]).sum(-1), q, x)
 
 
 @pytest.mark.usefixtures("kernels")
@@ -110,17 +118,19 @@ def test_edges_softmax_and_extremes(graph: tuple[int, int, int, int, bool], head
     for end in ("row", "column"):
         table = numbers(rows if end == "row" else columns, heads)
         index = getattr(a, end)
-        check(lambda t, e=end: aggregation.gather(t, a, e), lambda t, i=index: t[i], table)
+        check(lambda t, e=end: aggregation.gather(t, a.tensors, e), lambda t, i=index: t[i], table)
     check(
-        lambda v: aggregation.segment_sum(v, a),
+        lambda v: aggregation.segment_sum(v, a.tensors),
         lambda v: v.new_zeros(rows, heads, 5).index_add(0, a.row, v),
         values,
     )
     for scores in (numbers(edges, heads), numbers(edges)):
-        check(lambda s: aggregation.edge_softmax(s, a, 1e-16), lambda s: literal_softmax(s, a), scores)
+        check(
+            lambda s: aggregation.edge_softmax(s, a.tensors, 1e-16), lambda s: literal_softmax(s, a), scores
+        )
     for reduce in ("amax", "amin"):
         check(
-            lambda t, r=reduce: aggregation.extreme(t, a, r),
+            lambda t, r=reduce: aggregation.edge_extreme(t, a.tensors, r),
             lambda t, r=reduce: literal_extreme(t, a, r),
             x,
         )
@@ -133,7 +143,7 @@ def test_an_extreme_with_nan_is_nan_and_so_is_its_gradient() -> None:
     with torch.no_grad():
         x[2, 0], x[4, 1] = float("nan"), float("inf")
     for reduce in ("amax", "amin"):
-        found, expected = aggregation.extreme(x, a, reduce), literal_extreme(x, a, reduce)
+        found, expected = aggregation.edge_extreme(x, a.tensors, reduce), literal_extreme(x, a, reduce)
         torch.testing.assert_close(found, expected, equal_nan=True)
         ours, theirs = (torch.autograd.grad(v.sum(), x)[0] for v in (found, expected))
         torch.testing.assert_close(ours, theirs, equal_nan=True)
@@ -144,12 +154,12 @@ def test_gradients_of_gradients() -> None:
     a = structure_of(12, 4, 5, 1, ordered=False)
     x, w, q, s = numbers(5, 2, 3), numbers(12, 2, seed=1), numbers(4, 2, 3, seed=2), numbers(12, 2, seed=3)
     for function, inputs in (
-        (lambda t, v: aggregation.weighted_sum(t, v, a), (x, w)),
-        (lambda r, t: aggregation.dots(r, t, a), (q, x)),
-        (lambda t: aggregation.gather(t, a, "column").square(), (x,)),
-        (lambda v: aggregation.segment_sum(v, a).square(), (w,)),
-        (lambda v: aggregation.edge_softmax(v, a, 1e-16), (s,)),
-        (lambda t: aggregation.extreme(t, a, "amax").square(), (x,)),
+        (lambda t, v: aggregation.weighted_sum(t, v, a.tensors), (x, w)),
+        (lambda r, t: aggregation.dots(r, t, a.tensors), (q, x)),
+        (lambda t: aggregation.gather(t, a.tensors, "column").square(), (x,)),
+        (lambda v: aggregation.segment_sum(v, a.tensors).square(), (w,)),
+        (lambda v: aggregation.edge_softmax(v, a.tensors, 1e-16), (s,)),
+        (lambda t: aggregation.edge_extreme(t, a.tensors, "amax").square(), (x,)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
@@ -168,9 +178,9 @@ def test_threads_and_float32() -> None:
             with using("numba"):
                 found.append(
                     (
-                        aggregation.weighted_sum(x, w, a),
-                        aggregation.edge_softmax(w * 10, a, 1e-16),
-                        aggregation.extreme(x, a, "amax"),
+                        aggregation.weighted_sum(x, w, a.tensors),
+                        aggregation.edge_softmax(w * 10, a.tensors, 1e-16),
+                        aggregation.edge_extreme(x, a.tensors, "amax"),
                     )
                 )
     finally:

@@ -14,7 +14,7 @@ from support.strategies import examples
 from torch import Tensor
 
 from graphshard.kernels.interface import using
-from graphshard.kernels.random_bits import random_bits
+from graphshard.kernels.random_bits import random_bits, random_key
 from graphshard.ops import dropout
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -30,7 +30,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def formula(x: Tensor, ids: Tensor | None, dim: int, p: float, key: tuple[int, int], site: int) -> Tensor:
+def formula(x: Tensor, ids: Tensor | None, dim: int, p: float, key: Tensor, site: int) -> Tensor:
     """x times a mask that is made first: three int64 tensors, each with an element for each of x."""
     if p >= 1:
         return x * 0
@@ -38,7 +38,7 @@ def formula(x: Tensor, ids: Tensor | None, dim: int, p: float, key: tuple[int, i
     if ids is None:
         ids = torch.arange(rows.size(0))
     width = rows[:1].numel() if rows.size(0) else 0
-    keep = (random_bits(ids, width, key, site) >= int(p * (1 << 53))).view(rows.shape)
+    keep = (random_bits(ids, width, key.tolist(), site) >= int(p * (1 << 53))).view(rows.shape)
     keep = keep.movedim(0, dim) if x.dim() else keep.reshape(())
     return x * (keep.to(x.dtype) / (1 - p))
 
@@ -49,7 +49,7 @@ def rectified(x: Tensor, *mask: Any) -> Tensor:
 
 
 def in_place(x: Tensor, *mask: Any) -> Tensor:
-    return dropout.relu_dropout_in_place(x * 1, *mask)
+    return dropout.relu_dropout_(x * 1, *mask)
 
 
 PAIRS: list[tuple[Callable[..., Tensor], Callable[..., Tensor]]] = [
@@ -114,7 +114,7 @@ def arguments(case: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
         "edges": torch.randint(2**40, (rows,), generator=random) + (3 << 48),
         "strided": torch.arange(2 * rows)[::2],
     }[case["ids"] if x.dim() else "none"]
-    return x, (ids, dim, case["p"], case["key"], case["site"])
+    return x, (ids, dim, case["p"], random_key(*case["key"]), case["site"])
 
 
 @pairs
@@ -141,7 +141,7 @@ def test_the_same_bits(
 def test_gradients_of_gradients(ours: Callable[..., Tensor], literal: Callable[..., Tensor]) -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(7, 5, dtype=torch.float64, generator=random).requires_grad_()
-    mask = (torch.arange(7) * 3, 0, 0.4, (1, 2), 0)
+    mask = (torch.arange(7) * 3, 0, 0.4, random_key(1, 2), 0)
     assert torch.autograd.gradcheck(lambda t: ours(t, *mask), x)
     assert torch.autograd.gradgradcheck(lambda t: ours(t, *mask), x)
     # A parameter whose second gradient is 0 has one all the same: an optimiser tells 0 from none.
@@ -159,7 +159,7 @@ def test_on_several_threads(
     ours: Callable[..., Tensor], literal: Callable[..., Tensor], dtype: torch.dtype
 ) -> None:
     x = numbers((301, 130), dtype, 0, "plain").requires_grad_()
-    mask = (torch.arange(301), 0, 0.3, (1, 2), 1)
+    mask = (torch.arange(301), 0, 0.3, random_key(1, 2), 1)
     wanted, before = literal(x, *mask), torch.get_num_threads()
     (expected,) = torch.autograd.grad(wanted.sum(), x)
     try:
@@ -194,7 +194,7 @@ def test_no_mask_is_made(ours: Callable[..., Tensor]) -> None:
     kept: list[Tensor] = []
     with _Largest() as largest:
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
-            out = ours(x, torch.arange(40_000), 0, 0.5, (1, 2), 0)
+            out = ours(x, torch.arange(40_000), 0, 0.5, random_key(1, 2), 0)
         out.sum().backward()
     assert largest.bytes <= max(x.numel() * x.element_size(), 8 << 20)
     assert sum(t.numel() * t.element_size() for t in kept) <= x.numel() * x.element_size() // 4 + 8 * 40_000

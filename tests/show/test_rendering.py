@@ -19,8 +19,9 @@ from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
 from graphshard.check.verify import Parts, Setting, Verification
 from graphshard.graph.roles import as_member
-from graphshard.ir.program import Emitter, Program
-from graphshard.passes.infer.infer_placement import InferPlacement
+from graphshard.infer.emitter import Emitter
+from graphshard.ir.program import Program
+from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.pipeline import Options, Pipeline
 from graphshard.preview import argument_specs, describe
 from graphshard.shard.node_parameters import sets_of

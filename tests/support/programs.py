@@ -14,12 +14,12 @@ from torch import nn
 
 from graphshard.api import distribute
 from graphshard.errors import UnsupportedOperation
-from graphshard.ir.constants import constant_values
+from graphshard.infer.constants import constant_values
+from graphshard.infer.placement import check_placed
 from graphshard.ir.program import Pass, Program
 from graphshard.options import Options
 from graphshard.partitioning.partition import partition
-from graphshard.passes.infer.infer_placement import InferPlacement, check_placed
-from graphshard.passes.infer.rules import name_of
+from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.pipeline import passes_for
 
 
@@ -39,7 +39,7 @@ def ops(program: Program) -> list[str]:
 def short(target: object) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target.overloadpacket).split(".", 1)[1]
-    return name_of(target).rsplit(".", 1)[1]
+    return str(getattr(target, "__name__", target))
 
 
 def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str, edits: int) -> Program:

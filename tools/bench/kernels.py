@@ -12,8 +12,7 @@ from torch import Tensor
 
 from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import using
-from graphshard.kernels.structure import Structure
-from graphshard.ops.aggregation import edge_softmax, edge_structure, extreme, weighted_sum
+from graphshard.ops.aggregation import edge_extreme, edge_softmax, edge_structure, weighted_sum
 
 HEADS = 4
 
@@ -69,7 +68,7 @@ class Graph:
     source: Tensor
     destination: Tensor
     order: Tensor
-    structure: Structure
+    structure: list[Tensor]
     nodes: int
 
 
@@ -87,7 +86,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 def lowered(case: Case, graph: Graph) -> Step:
     """What a lowered program runs, of x ``[N, width]`` and what belongs to edges: ``[E]``, or scores ``[E, heads]``."""
     if case.name == "max":
-        return lambda x, _: extreme(x, graph.structure, "amax")
+        return lambda x, _: edge_extreme(x, graph.structure, "amax")
     if case.name == "attention":
         return lambda x, scores: weighted_sum(
             x.view(graph.nodes, HEADS, -1), edge_softmax(scores, graph.structure, 1e-16), graph.structure

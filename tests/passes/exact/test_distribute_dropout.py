@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from support.programs import check_pass, model_of
 from torch import Tensor, nn
 
+from graphshard.kernels.random_bits import random_key
 from graphshard.ops import dropout
 from graphshard.passes.exact.distribute_dropout import DistributeDropout
 
@@ -55,7 +56,7 @@ def test_eval_mode_has_nothing_to_do() -> None:
 
 def _keep(ids: torch.Tensor, width: int, p: float, step: int = 0, site: int = 0) -> torch.Tensor:
     ones = torch.ones(ids.numel(), width, dtype=torch.float64)
-    return dropout.dropout_rows(ones, ids, 0, p, (5, step), site) != 0
+    return dropout.dropout_rows(ones, ids, 0, p, random_key(5, step), site) != 0
 
 
 def test_a_mask_keeps_what_p_says_and_differs_between_sites_and_steps() -> None:
@@ -75,5 +76,10 @@ def test_a_mask_does_not_depend_on_the_order_of_rows() -> None:
 
 
 def test_a_large_seed() -> None:
-    x = torch.ones(4, 2)
-    dropout.dropout_rows(x, torch.arange(4), 0, 0.5, (2**64 - 1, 1), 0)
+    """PyTorch's seeds have 64 bits, an int64 one less: the largest still draws a mask of its own."""
+    x = torch.ones(4, 64, dtype=torch.float64)
+    large, small = (
+        dropout.dropout_rows(x, torch.arange(4), 0, 0.5, random_key(seed, 1), 0) for seed in (2**64 - 1, 1)
+    )
+    assert 0 < int(large.count_nonzero()) < x.numel()
+    assert not torch.equal(large, small)

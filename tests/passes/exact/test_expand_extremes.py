@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.programs import check_pass, model_of
 from torch import Tensor
 
+from graphshard.ops import local
 from graphshard.passes.exact.expand_extremes import ExpandExtremes
 
 TOP = "detach extreme"
@@ -17,7 +18,7 @@ def _maxima(self, x: Tensor) -> Tensor:
 
 def test_ties_share_the_gradient_and_features_stay() -> None:
     program = check_pass(model_of(_maxima), [], ExpandExtremes(), f"{SHARED} amin sum add", edits=1)
-    top = next(n for n in program.graph.nodes if n.name == "extreme")
+    top = next(n for n in program.graph.nodes if n.target is local.extreme)
     assert str(top.meta["placement"]) == "Partial(max)"
 
 

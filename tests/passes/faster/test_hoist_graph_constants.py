@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.faster_models import mean, weighted
 from support.programs import before_pass, check_faster, model_of
 
-from graphshard.ir.constants import ONCE
+from graphshard.infer.constants import ONCE
 
 PASS = "hoist_graph_constants"
 STEP = "bucketed_inputs getitem getitem getitem getitem linear tanh linear weighted_sum add"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import graphshard
 from graphshard import Options
-from graphshard.passes.infer.infer_placement import InferPlacement
+from graphshard.passes.exact.infer_placement import InferPlacement
 
 PASS = "narrow_halo_rows"
 EXACT = Options(move_halo_syncs=False)  # or the sync moves to x, which is sent once, and exactly

@@ -1,0 +1,105 @@
+"""Broken ops: each takes the place of one that communicates, and leaves a program that runs and is wrong.
+
+For planted faults (``graphshard.check.faults``): a check that passes must be able to fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphshard.ops import exchange
+from graphshard.ops.aggregation import weighted_sum
+from graphshard.ops.local import pad_halo
+from graphshard.ops.overlap import Parts, overlapped_sum
+from graphshard.ops.stack import stack_ranks
+from graphshard.ranks.groups import group_rank, group_size
+
+
+def sync_nothing(x: Tensor, _index: Tensor, _send: Sequence[int], recv: Sequence[int], _group: str) -> Tensor:
+    """A halo sync that leaves zeros in the halo."""
+    padded: Tensor = pad_halo(x, recv, 0)
+    return padded
+
+
+def sync_forward_only(
+    x: Tensor, index: Tensor, send: Sequence[int], recv: Sequence[int], group: str
+) -> Tensor:
+    """A halo sync whose halo rows send no gradient home."""
+    synced: Tensor = exchange.halo_sync(x.detach(), index, list(send), list(recv), group)
+    return torch.cat([x, synced[x.size(0) :]])
+
+
+def reduce_nothing(x: Tensor, _index: Tensor, _send: Sequence[int], recv: Sequence[int], *_: str) -> Tensor:
+    """A halo reduce that keeps the owner's own term."""
+    return x[: x.size(0) - sum(recv)]
+
+
+def reduce_forward_only(
+    x: Tensor, index: Tensor, send: Sequence[int], recv: Sequence[int], *rest: str
+) -> Tensor:
+    """A halo reduce that gives the terms of other ranks no gradient."""
+    own = reduce_nothing(x, index, send, recv)
+    total: Tensor = exchange.halo_reduce(x.detach(), index, list(send), list(recv), *rest)
+    return own + (total - own.detach())
+
+
+def all_reduce_nothing(x: Tensor, _reduce: str, _group: str) -> Tensor:
+    """An all-reduce that keeps this rank's own term."""
+    return x.clone()
+
+
+def all_reduce_forward_only(x: Tensor, reduce: str, group: str) -> Tensor:
+    """An all-reduce whose backward does not sum over the ranks."""
+    total: Tensor = exchange.all_reduce(x.detach(), reduce, group)
+    return x + (total - x.detach())
+
+
+def stack_nothing(x: Tensor, _group: str) -> Tensor:
+    """A stack of this rank's own value alone."""
+    return x.unsqueeze(0)
+
+
+def stack_forward_only(x: Tensor, group: str) -> Tensor:
+    """A stack whose backward does not sum over the ranks."""
+    own = torch.arange(group_size(group)) == group_rank(group)
+    own = own.to(x.device).view(-1, *[1] * x.dim())
+    stacked: Tensor = stack_ranks(x.detach(), group)
+    return torch.where(own, x.unsqueeze(0), stacked)
+
+
+def merged_nothing(values: Sequence[Tensor], *plan: Any, **_wire: Any) -> tuple[Tensor, ...]:
+    """A merged sync that leaves zeros in every halo."""
+    return tuple(sync_nothing(x, *plan) for x in values)
+
+
+def merged_forward_only(values: Sequence[Tensor], *plan: Any, **_wire: Any) -> tuple[Tensor, ...]:
+    """A merged sync whose halo rows send no gradient home."""
+    return tuple(sync_forward_only(x, *plan) for x in values)
+
+
+def overlap_nothing(x: Tensor, weight: Tensor | None, tensors: Sequence[Tensor], *_plan: Any) -> Tensor:
+    """An overlapped sum over the edges from owned nodes alone."""
+    parts = Parts.of(tensors)
+    out: Tensor = weighted_sum(x, None if weight is None else weight[parts.own_edges], parts.own)
+    return out
+
+
+def overlap_forward_only(x: Tensor, weight: Tensor | None, tensors: Sequence[Tensor], *plan: Any) -> Tensor:
+    """An overlapped sum whose halo rows send no gradient home."""
+    own = overlap_nothing(x, weight, tensors)
+    whole: Tensor = overlapped_sum(x.detach(), None if weight is None else weight.detach(), tensors, *plan)
+    return own + (whole - own.detach())
+
+
+def same_all(values: Sequence[Tensor], _group: str) -> tuple[Tensor, ...]:
+    """No gradient sum of a bucket."""
+    return tuple(x.view_as(x) for x in values)
+
+
+def same(x: Tensor, _group: str) -> Tensor:
+    """No gradient sum, or no scaling."""
+    return x.view_as(x)
