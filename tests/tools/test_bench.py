@@ -136,10 +136,17 @@ def test_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_small_runs_as_a_script() -> None:
-    """As on an older checkout, whose package is the one that Python finds first."""
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("small.py", ("--models", "sage", "--steps", "2")),
+        ("compiling.py", ("--layers", "2", "--repeats", "1")),
+    ],
+)
+def test_a_script_for_an_older_checkout_runs(script: str, options: tuple[str, ...]) -> None:
+    """On whatever package Python finds first; it prints one JSON document and, elsewhere, the table."""
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "bench" / "small.py", "--models", "sage", "--steps", "2"],
+        [sys.executable, ROOT / "tools" / "bench" / script, *options],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
@@ -147,7 +154,12 @@ def test_small_runs_as_a_script() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["graphs"]["karate"]["sage"]["median"] > 0
+    found = json.loads(done.stdout)
+    if script == "small.py":
+        assert found["graphs"]["karate"]["sage"]["median"] > 0
+    else:
+        assert list(found["models"]) == ["gcn 2", "sage 2", "gat 2"]
+    assert "sage" in done.stderr
 
 
 def test_compile(tmp_path: Path) -> None:
