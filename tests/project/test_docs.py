@@ -26,7 +26,10 @@ pytestmark = pytest.mark.versions
 
 SHELL = [(block, command) for block in blocks("sh") for command in block.commands()]
 DO_JOBS = re.findall(r"^ {4}(\w+)\)", (ROOT / "do").read_text(), re.MULTILINE)
-RUN_BY_TEST_EXAMPLES = ("examples/train_gcn.py", "examples/five_nodes.py")
+RUN_BY_TESTS = (
+    *("examples/train_gcn.py", "examples/five_nodes.py"),  # test_examples
+    *("tools/bench/small.py", "tools/bench/compiling.py"),  # test_bench
+)
 
 
 def graphshard_arguments(command: str) -> list[str] | None:
@@ -57,12 +60,12 @@ def check_other(command: str) -> None:
             assert parsed.training_script == "graphshard"
             assert not problem_with(parsed.training_script_args)
         else:
-            assert parsed.training_script in RUN_BY_TEST_EXAMPLES
+            assert parsed.training_script in RUN_BY_TESTS
     elif rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]) is not None, command
     else:
         assert program == "python", command
-        assert rest[0] in RUN_BY_TEST_EXAMPLES
+        assert rest[0] in RUN_BY_TESTS
 
 
 def test_blocks_say_what_they_are() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.repository import ROOT
 from typer.testing import CliRunner, Result
 
 pytest.importorskip("torch_geometric")
@@ -14,7 +18,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("numba")
 
 from graphshard.errors import GraphshardError
+from graphshard.options import Options
+from graphshard.passes.pipeline import passes_for
 from graphshard.tools.bench import systems
+from graphshard.tools.bench.compiling import _Timed
 from graphshard.tools.bench.generate import Shape, power_law_graph
 from graphshard.tools.bench.scaling import CLASSES, Speeds, cut
 from graphshard.tools.bench.systems import Measured, System
@@ -109,6 +116,74 @@ def test_scaling(tmp_path: Path) -> None:
     assert [row["edges"] for row in found["weak"]] == [300, 600]
     assert found["speeds"]["loopback"] > 0
     assert (tmp_path / "scaling.svg").exists()
+
+
+@pytest.mark.processes
+def test_small(tmp_path: Path) -> None:
+    done = bench("small", "--models", "gcn", "--steps", "4", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "small.json").read_text())
+    assert (found["ranks"], found["steps"]) == (2, 4)
+    one = found["graphs"]["karate"]["gcn"]
+    low, high = one["quartiles"]
+    assert 0 < low <= one["median"] <= high
+    assert one["first"] > 0
+    assert one["cpu"] > 0
+    assert one["peak"] > one["before"] > 0
+    assert one["loss"] == pytest.approx(0.69, abs=0.3)
+    assert f"{one['median']:,.0f}" in done.output
+    assert "<svg" in (tmp_path / "small.svg").read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("small.py", ("--models", "sage", "--steps", "2")),
+        ("compiling.py", ("--layers", "2", "--repeats", "1")),
+    ],
+)
+def test_a_script_for_an_older_checkout_runs(script: str, options: tuple[str, ...]) -> None:
+    """On whatever package Python finds first; it prints one JSON document and, elsewhere, the table."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "bench" / script, *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    if script == "small.py":
+        assert found["graphs"]["karate"]["sage"]["median"] > 0
+    else:
+        assert list(found["models"]) == ["gcn 2", "sage 2", "gat 2"]
+    assert "sage" in done.stderr
+
+
+def test_compile(tmp_path: Path) -> None:
+    done = bench("compile", "--models", "sage", "--layers", "2,3", "--repeats", "1", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "compile.json").read_text())["models"]
+    assert list(found) == ["sage 2", "sage 3"]
+    names = [step.name for step in passes_for(Options())]
+    for one in found.values():
+        assert list(one["own"]) == list(one["upkeep"]) == names
+        assert one["capture"] > 0
+        parts = sum(one["own"].values()) + sum(one["upkeep"].values())
+        assert 0 < parts <= one["passes"]
+    assert found["sage 3"]["captured"] > found["sage 2"]["captured"]
+    assert all(f"\n{name} " in done.output for name in names)
+    assert "<svg" in (tmp_path / "compile.svg").read_text()
+
+
+def test_a_timed_pass_is_the_pass_in_all_else() -> None:
+    step = passes_for(Options())[0]
+    timed = _Timed(step)
+    assert timed.name == step.name
+    with pytest.raises(AttributeError):
+        timed.no_such_name  # noqa: B018
 
 
 def test_a_cut_counts_what_a_partition_has() -> None:

@@ -1,4 +1,4 @@
-"""Benchmarks: ``graphshard bench systems|kernels|memory|scaling``, each one command that writes a JSON and a picture.
+"""Benchmarks: ``graphshard bench NAME``, each one command that writes a JSON and a picture.
 
 ::
 
@@ -8,8 +8,12 @@
     memory.py                     peak memory of a rank, by the same processes
     kernels.py                    aggregations against what people write, and against the memory's bandwidth
     scaling.py                    halo rows, bytes and a predicted epoch for up to 256 parts
+    small.py                      steps of small graphs, on real ranks
+    compiling.py                  seconds of capture and of each pass
 
-Nothing here is a test: times depend on the machine, and are compared within one run only.
+The last two are scripts as well, which also run on an older checkout. Nothing here is a test: times depend on the
+machine, and are compared within one run only.
 
-Imports: errors, kernels, ops, partitioning, ranks, tools.output.
+Imports: capture, errors, execute, kernels, ops, options, partitioning, passes.pipeline, ranks, tools.data,
+tools.output, tools.targets.
 """

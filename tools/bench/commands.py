@@ -13,9 +13,11 @@ import typer
 from graphshard.tools import output
 
 if TYPE_CHECKING:
+    from graphshard.tools.bench.compiling import Seconds
     from graphshard.tools.bench.generate import Shape
     from graphshard.tools.bench.kernels import Timing
     from graphshard.tools.bench.memory import Footprint
+    from graphshard.tools.bench.small import Step
     from graphshard.tools.bench.systems import Measured
 
 OutOption = Annotated[Path, typer.Option(help="Folder for the JSON and the picture.")]
@@ -23,6 +25,7 @@ NodesOption = Annotated[int, typer.Option(help="Nodes of the generated graph.", 
 EdgesOption = Annotated[int, typer.Option(help="Its directed edges.", min=16)]
 _NAMES = {"sage": "GraphSAGE, mean", "gcn": "GCN", "gat": "GAT, 4 heads"}
 
+ModelsOption = Annotated[str, typer.Option(help="Of sage, gcn and gat, with commas.")]
 SeedOption = Annotated[int, typer.Option(help="Of the graph, the features and METIS.", min=0)]
 
 
@@ -30,7 +33,7 @@ def systems(
     out: OutOption = Path("bench"),
     nodes: NodesOption = 100_000,
     edges: EdgesOption = 2_000_000,
-    models: Annotated[str, typer.Option(help="Of sage, gcn and gat, with commas.")] = "sage,gcn,gat",
+    models: ModelsOption = "sage,gcn,gat",
     rounds: Annotated[int, typer.Option(help="Turns of every system.", min=1)] = 5,
     turn: Annotated[float, typer.Option(help="Seconds of a turn, about.", min=0.0)] = 3.0,
     dgl: Annotated[
@@ -185,6 +188,55 @@ def scaling(
         lines(out / "scaling.svg", panels)
 
 
+def small(
+    out: OutOption = Path("bench"),
+    models: ModelsOption = "gcn,sage,gat",
+    cora: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Cora as well: planetoid:Cora?root=PATH.")
+    ] = None,
+    ranks: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Counted steps, after ten to warm up.", min=2)] = 150,
+) -> None:
+    """Microseconds of a training step of small graphs: the karate club, and Cora where its files are."""
+    from graphshard.tools.bench import small as bench
+
+    wanted = _models(models)
+
+    def report(graph: str, model: str, one: Step) -> None:
+        output.show(bench.row(graph, model, one))
+
+    output.show(bench.HEADER)
+    found = bench.measure(["karate", *([cora] if cora else [])], wanted, ranks, steps, report)
+    _write(out, "small", {"machine": _machine()} | bench.document(found, ranks, steps))
+    bars = {graph: [one.median / 1e3 for one in each.values()] for graph, each in found.items()}
+    _picture(out, "small", f"A training step on {ranks} ranks", wanted, bars, "ms (log scale)")
+
+
+def compile(
+    out: OutOption = Path("bench"),
+    models: ModelsOption = "gcn,sage,gat",
+    layers: Annotated[str, typer.Option(help="Numbers of layers, with commas.")] = "3,16",
+    repeats: Annotated[int, typer.Option(help="Times that each model is compiled.", min=1)] = 3,
+) -> None:
+    """Seconds to compile: capture, each pass and the pipeline's own work, in this process."""
+    from graphshard.tools.bench import compiling as bench
+
+    def report(label: str, one: Seconds) -> None:
+        output.show(bench.row(label, one))
+
+    wanted, counts = _models(models), [int(word) for word in layers.split(",")]
+    output.show(bench.HEADER)
+    found = bench.measure(wanted, counts, repeats, report)
+    output.show("", *bench.table(found))
+    _write(out, "compile", {"machine": _machine()} | bench.document(found, repeats))
+    bars = {
+        "capture": [one.capture for one in found.values()],
+        "passes": [one.passes for one in found.values()],
+    }
+    groups = [f"{label} layers" for label in found]
+    _picture(out, "compile", "Seconds to compile a model", groups, bars, "seconds (log scale)")
+
+
 def _cut_line(kind: str, row: dict[str, float]) -> str:
     return (
         f"{kind:<7} k={row['parts']:<4} {row['edges']:>11,} edges: {row['halo']:>9,} halo rows, "
@@ -219,12 +271,16 @@ def _cores() -> int:
     return max(2, usable_cores())
 
 
-def _head(shape: Shape, seed: int) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     import torch
 
+    return {"cores": _cores(), "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _head(shape: Shape, seed: int) -> dict[str, Any]:
     return {
         "graph": vars(shape) | {"seed": seed},
-        "machine": {"cores": _cores(), "python": platform.python_version(), "torch": torch.__version__},
+        "machine": _machine(),
         "huge pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
     }
 

@@ -71,7 +71,14 @@ app.add_typer(bench, name="bench")
 
 _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
     app: (train, diff, verify, partition, coverage, allocator),
-    bench: (bench_commands.systems, bench_commands.kernels, bench_commands.memory, bench_commands.scaling),
+    bench: (
+        bench_commands.systems,
+        bench_commands.kernels,
+        bench_commands.memory,
+        bench_commands.scaling,
+        bench_commands.small,
+        bench_commands.compile,
+    ),
 }
 for _app, _commands in _COMMANDS.items():
     for _command in _commands:
