@@ -1,4 +1,4 @@
-"""The passes: one file a pass, the file named as the pass. ``infer/`` holds the placement rules."""
+"""The passes: one file a pass, the file named as the pass."""
 
 if __name__ != "graphshard.passes":
     raise ImportError(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from graphshard.errors import PlacementError
-from graphshard.infer.placement import check_placed
+from graphshard.infer.placement import check_placed, place_all
 from graphshard.ir.identity import number_nodes
 from graphshard.ir.program import Pass, Program, Stage
 from graphshard.options import Options
@@ -114,11 +114,10 @@ class Pipeline:
         current, numbers = program.copy(), count()
         number_nodes(current.graph, numbers)
         stages = [Stage("capture", 0, current.copy())]
-        refresh = InferPlacement()
         for step in self.passes:
             edits = step.run(current)
             _tidy(current, step)
-            refresh.run(current)
+            place_all(current)
             number_nodes(current.graph, numbers)
             stages.append(Stage(step.name, edits, current.copy(), _purpose(step)))
         check_placed(current)

@@ -8,7 +8,8 @@
 
 ``module.py`` compares the program on one rank with the untouched module, each time a model is captured.
 
-Imports: capture, errors, execute, graph, ir, kernels, ops, options, partitioning, ranks, shard, show.
+Imports: capture, catalogue, errors, execute, graph, infer, ir, kernels, ops, options, partitioning, ranks,
+shard.
 """
 
 from graphshard.check.report import Report, Row

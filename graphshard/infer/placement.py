@@ -47,6 +47,19 @@ def infer(program: Program) -> Inference:
     return found
 
 
+def place_all(program: Program) -> int:
+    """Place every node by what comes before it; how many placements changed.
+
+    Raises:
+        UnsupportedOperation: an op cannot be distributed exactly.
+    """
+    changed = 0
+    for node, placement in infer(program).placements.items():
+        changed += node.meta.get("placement") != placement
+        node.meta["placement"] = placement
+    return changed
+
+
 def rewrites(program: Program, kind: type[Rewrite]) -> Iterator[Call]:
     """The calls that ask for a rewrite of this kind, each to be rewritten before the next is looked for.
 

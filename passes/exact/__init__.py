@@ -1,4 +1,4 @@
 """The passes that make a program exact on any number of ranks, in the order of the pipeline.
 
-Imports: graph, ir, ops, passes.infer.
+Imports: catalogue, graph, infer, ir, ops.
 """

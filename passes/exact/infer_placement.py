@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphshard.infer.placement import infer
+from graphshard.infer.placement import place_all
 from graphshard.ir.program import Program
 
 
@@ -21,8 +21,4 @@ class InferPlacement:
     name: str = "infer_placement"
 
     def run(self, program: Program) -> int:
-        changed = 0
-        for node, placement in infer(program).placements.items():
-            changed += node.meta.get("placement") != placement
-            node.meta["placement"] = placement
-        return changed
+        return place_all(program)

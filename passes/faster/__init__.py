@@ -1,4 +1,4 @@
 """The passes that make an exact program faster; each can be left out.
 
-Imports: errors, ir, ops, passes.infer.
+Imports: catalogue, errors, infer, ir, ops.
 """

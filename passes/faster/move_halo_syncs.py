@@ -29,13 +29,13 @@ from torch import fx
 from graphshard.infer.constants import constant_values, constants_first
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.placement import place_all
 from graphshard.infer.row_by_row import works_row_by_row
 from graphshard.ir.placement import Halo, Owned
 from graphshard.ir.program import Program, part_of
 from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import Table, merge_duplicates, same_programs, structure_of
 from graphshard.ops import local as local_ops
-from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.faster.cost_model import Costs, Speeds
 from graphshard.passes.faster.halo_rows import SYNC, is_over, may_move, own_rows, synced, twin
 
@@ -59,7 +59,7 @@ class MoveHaloSyncs:
             table: Table = {}
             edits += len(_syncs(program, table) ^ _syncs(trial, table))
             program.module, program.inputs = trial.module, trial.inputs
-            InferPlacement().run(program)
+            place_all(program)
         return edits
 
 

@@ -21,13 +21,12 @@ from torch import fx
 from graphshard.errors import UnsupportedOperation
 from graphshard.infer.constants import constant_values, last_of
 from graphshard.infer.emitter import Emitter
-from graphshard.infer.placement import infer
+from graphshard.infer.placement import infer, place_all
 from graphshard.infer.row_by_row import works_row_by_row
 from graphshard.ir.placement import Placed, Rows, Sorted
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import aggregation
-from graphshard.passes.exact.infer_placement import InferPlacement
 
 _MAKERS = (aggregation.gather, aggregation.dots, aggregation.edge_softmax)
 """Values over edges that follow the structure's numbering by themselves."""
@@ -56,7 +55,7 @@ class SortEdges:
             except UnsupportedOperation:  # some value meets others in the old order after all
                 continue
             program.module, program.inputs = trial.module, trial.inputs
-            InferPlacement().run(program)
+            place_all(program)
             edits += 1
         return edits
 
