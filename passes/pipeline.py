@@ -1,15 +1,7 @@
-"""The pipeline: runs passes one after the other and keeps every stage for ``graphshard diff``::
+"""The pipeline: runs passes one after the other and keeps every stage for ``graphshard diff``.
 
-    capture -> infer_placement -> globalize_ids -> distribute_dropout -> distribute_random
-            -> distribute_batch_norm -> expand_losses -> expand_reductions -> stack_reductions
-            -> expand_extremes -> expand_scatters -> insert_halo_sync -> insert_all_reduce -> sum_gradients
-
-then a user's own (``Options.passes``), and then the passes that make it faster, each of which
-:class:`graphshard.Options` can leave out::
-
-            -> free_constants -> lower_aggregations -> sort_edges -> fold_scales -> reassociate_aggregations
-            -> move_halo_syncs -> overlap_halo_syncs -> merge_halo_syncs -> narrow_halo_rows
-            -> fuse_relu_dropout -> work_in_place -> bucket_gradients -> hoist_graph_constants
+The order is that of :data:`EXACT`, then a user's own (``Options.passes``), then those of :data:`FASTER` that
+``Options`` asks for.
 
 The pipeline alone copies, numbers nodes, lints, recompiles and checks placements.
 """
@@ -18,14 +10,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from graphshard.errors import PlacementError
 from graphshard.infer.placement import check_placed, place_all
 from graphshard.ir.identity import number_nodes
 from graphshard.ir.program import Pass, Program, Stage
-from graphshard.options import Options
 from graphshard.passes.exact.distribute_batch_norm import DistributeBatchNorm
 from graphshard.passes.exact.distribute_dropout import DistributeDropout
 from graphshard.passes.exact.distribute_random import DistributeRandom
@@ -53,56 +44,49 @@ from graphshard.passes.faster.reassociate_aggregations import ReassociateAggrega
 from graphshard.passes.faster.sort_edges import SortEdges
 from graphshard.passes.faster.work_in_place import WorkInPlace
 
+EXACT: tuple[Pass, ...] = (
+    InferPlacement(),
+    GlobalizeIds(),
+    DistributeDropout(),
+    DistributeRandom(),
+    DistributeBatchNorm(),
+    ExpandLosses(),
+    ExpandReductions(),
+    StackReductions(),
+    ExpandExtremes(),
+    ExpandScatters(),
+    InsertHaloSync(),
+    InsertAllReduce(),
+    SumGradients(),
+)
+"""The passes that make a program exact on any number of ranks, in order."""
 
-def correctness_passes() -> tuple[Pass, ...]:
-    """The passes that make a program exact on any number of ranks, in order."""
-    return (
-        InferPlacement(),
-        GlobalizeIds(),
-        DistributeDropout(),
-        DistributeRandom(),
-        DistributeBatchNorm(),
-        ExpandLosses(),
-        ExpandReductions(),
-        StackReductions(),
-        ExpandExtremes(),
-        ExpandScatters(),
-        InsertHaloSync(),
-        InsertAllReduce(),
-        SumGradients(),
-    )
+FASTER: tuple[Pass, ...] = (
+    FreeConstants(),
+    LowerAggregations(),
+    SortEdges(),
+    FoldScales(),
+    ReassociateAggregations(),
+    MoveHaloSyncs(),
+    OverlapHaloSyncs(),
+    MergeHaloSyncs(),
+    NarrowHaloRows(),
+    FuseReluDropout(),
+    WorkInPlace(),
+    BucketGradients(),
+    HoistGraphConstants(),
+)
+"""The passes that make an exact program faster, in order. A pass with ``chosen = False`` runs where it is asked for.
 
-
-def optimising_passes(options: Options) -> tuple[Pass, ...]:
-    """The passes that make an exact program faster, in order."""
-    passes: tuple[Pass, ...] = (
-        FreeConstants(),
-        LowerAggregations(),
-        SortEdges(),
-        FoldScales(),
-        ReassociateAggregations(),
-        MoveHaloSyncs(),
-        OverlapHaloSyncs(),
-        MergeHaloSyncs(),
-        NarrowHaloRows(),
-        FuseReluDropout(),
-        WorkInPlace(),
-        BucketGradients(),
-        HoistGraphConstants(),
-    )
-    return tuple(step for step in passes if getattr(options, step.name))
-
-
-def passes_for(options: Options) -> tuple[Pass, ...]:
-    """Every pass that these options ask for, in order."""
-    return (*correctness_passes(), *options.passes, *optimising_passes(options))
+`graphshard.Options`, the flags of the command line and the table of docs/design.md are made of this tuple.
+"""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Passes in order; all of :func:`correctness_passes` and :func:`optimising_passes` unless others are given."""
+    """Passes in order; ``graphshard.Options`` says which of :data:`FASTER` run behind :data:`EXACT`."""
 
-    passes: Sequence[Pass] = field(default_factory=lambda: passes_for(Options()))
+    passes: Sequence[Pass]
 
     def run(self, program: Program) -> list[Stage]:
         """Every stage, the captured program first; ``program`` itself stays as it is.
@@ -119,7 +103,7 @@ class Pipeline:
             _tidy(current, step)
             place_all(current)
             number_nodes(current.graph, numbers)
-            stages.append(Stage(step.name, edits, current.copy(), _purpose(step)))
+            stages.append(Stage(step.name, edits, current.copy(), purpose(step)))
         check_placed(current)
         stages[-1].program.module.recompile()
         return stages
@@ -137,7 +121,7 @@ def _tidy(program: Program, step: Pass) -> None:
         ) from error
 
 
-def _purpose(step: Pass) -> str:
+def purpose(step: Pass) -> str:
     """What a pass does: the line that its file begins with, or else its class."""
     file = inspect.getdoc(inspect.getmodule(type(step))) or ""
     head, colon, rest = file.partition("\n")[0].partition(f"{step.name}: ")

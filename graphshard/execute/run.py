@@ -15,7 +15,7 @@ from graphshard.execute.constants import Constants, Split, split
 from graphshard.ir.program import Program, Stage, part_of
 from graphshard.kernels.random_bits import random_key
 from graphshard.options import Options
-from graphshard.passes.pipeline import Pipeline, passes_for
+from graphshard.passes.pipeline import Pipeline
 from graphshard.shard.shard import Shard
 
 
@@ -47,7 +47,7 @@ def compile_captured(captured: Captured, options: Options | None = None) -> Comp
     Raises:
         UnsupportedOperation: it cannot be distributed exactly.
     """
-    return Compiled(captured, Pipeline(passes_for(options or Options())).run(captured.program))
+    return Compiled(captured, Pipeline((options or Options()).all_passes()).run(captured.program))
 
 
 @dataclass(frozen=True)

@@ -67,19 +67,20 @@ class Line:
         return f"{typed:<70}  # {comment}" if comment else typed
 
 
-def render(program: Program, names: Names | None = None) -> list[Line]:
+def render(program: Program, names: Names | None = None, *, marks: bool = False) -> list[Line]:
     """The lines of a program: every value but inputs, sizes and marks, then the return.
 
     Args:
         program: with placements or, as captured, without.
         names: of the stages it is shown with; its own by default.
+        marks: show also what only says where gradients are summed or scaled; it goes by the name of its value.
     """
     words = names or Names([program])
     lines = []
     for node in program.graph.nodes:
         if node.op == "output":
             lines.append(_return_line(program, node, words))
-        elif node.op != "placeholder" and not is_mark(node) and not words.size_of(node):
+        elif node.op != "placeholder" and (marks or not is_mark(node)) and not words.size_of(node):
             lines.append(_line(node, words))
     return lines
 

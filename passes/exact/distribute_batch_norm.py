@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -35,7 +35,7 @@ aten = torch.ops.aten
 class DistributeBatchNorm:
     """Rewrite each batch norm over sharded rows; counts them."""
 
-    name: str = "distribute_batch_norm"
+    name: ClassVar[str] = "distribute_batch_norm"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -30,7 +31,7 @@ from graphshard.ops import local as local_ops
 class DistributeDropout:
     """Rewrite each active dropout; counts them."""
 
-    name: str = "distribute_dropout"
+    name: ClassVar[str] = "distribute_dropout"
 
     def run(self, program: Program) -> int:
         drawn = (dropout.dropout_rows, local_ops.random_like)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -36,7 +36,7 @@ _ALPHA = 1.7580993408473766  # of torch.nn.functional.alpha_dropout; Klambauer e
 class DistributeRandom:
     """Rewrite each random op; counts them."""
 
-    name: str = "distribute_random"
+    name: ClassVar[str] = "distribute_random"
 
     def run(self, program: Program) -> int:
         drawn = (dropout.dropout_rows, local_ops.random_like)

@@ -18,6 +18,7 @@ with a dim gives it to the row whose index it returns, "the first maximal value"
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -41,7 +42,7 @@ aten = torch.ops.aten
 class ExpandExtremes:
     """Rewrite each maximum and minimum over sharded rows; counts them."""
 
-    name: str = "expand_extremes"
+    name: ClassVar[str] = "expand_extremes"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -35,7 +35,7 @@ aten = torch.ops.aten
 class ExpandLosses:
     """Rewrite each mean loss over sharded rows, and unwrap the captured class losses; counts both."""
 
-    name: str = "expand_losses"
+    name: ClassVar[str] = "expand_losses"
 
     def run(self, program: Program) -> int:
         edits = 0

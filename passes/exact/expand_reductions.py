@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -32,7 +32,7 @@ aten = torch.ops.aten
 class ExpandReductions:
     """Rewrite each mean, var, std and softmax over sharded rows; counts them."""
 
-    name: str = "expand_reductions"
+    name: ClassVar[str] = "expand_reductions"
 
     def run(self, program: Program) -> int:
         edits = 0

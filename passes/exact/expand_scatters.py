@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -46,7 +46,7 @@ aten = torch.ops.aten
 class ExpandScatters:
     """Rewrite each scatter into groups that no rank reduces alone; counts them."""
 
-    name: str = "expand_scatters"
+    name: ClassVar[str] = "expand_scatters"
 
     def run(self, program: Program) -> int:
         edits = 0

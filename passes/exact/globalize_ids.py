@@ -10,6 +10,7 @@ each rank.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -28,7 +29,7 @@ aten = torch.ops.aten
 class GlobalizeIds:
     """Look up the global id of every node number that is used as a number; counts the uses."""
 
-    name: str = "globalize_ids"
+    name: ClassVar[str] = "globalize_ids"
 
     def run(self, program: Program) -> int:
         found = infer(program)

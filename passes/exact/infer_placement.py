@@ -9,6 +9,7 @@ An op without a rule, or a placement that no rule accepts, is refused with its m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphshard.infer.placement import place_all
 from graphshard.ir.program import Program
@@ -18,7 +19,7 @@ from graphshard.ir.program import Program
 class InferPlacement:
     """Store each node's placement in ``node.meta["placement"]``; counts the nodes whose placement changed."""
 
-    name: str = "infer_placement"
+    name: ClassVar[str] = "infer_placement"
 
     def run(self, program: Program) -> int:
         return place_all(program)

@@ -10,6 +10,7 @@ A row count that is read as a number (``x.sum(0) / x.size(0)``) becomes the coun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -27,7 +28,7 @@ from graphshard.ops import local as local_ops
 class InsertAllReduce:
     """Insert an all-reduce after every partial value, and a global count for every count used as a number."""
 
-    name: str = "insert_all_reduce"
+    name: ClassVar[str] = "insert_all_reduce"
 
     def run(self, program: Program) -> int:
         edits = infer(program).edits

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -37,7 +37,7 @@ from graphshard.ops import local as local_ops
 class InsertHaloSync:
     """Insert every halo sync and halo reduce that the placements ask for; counts both."""
 
-    name: str = "insert_halo_sync"
+    name: ClassVar[str] = "insert_halo_sync"
 
     def run(self, program: Program) -> int:
         found = infer(program)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -32,7 +33,7 @@ aten = torch.ops.aten
 class StackReductions:
     """Rewrite each prod, logsumexp and norm over sharded rows; counts them."""
 
-    name: str = "stack_reductions"
+    name: ClassVar[str] = "stack_reductions"
 
     def run(self, program: Program) -> int:
         edits = 0

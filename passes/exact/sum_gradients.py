@@ -11,6 +11,7 @@ a replicated output with 1, hence the scale; parameters are replicated inputs, h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -25,7 +26,7 @@ from graphshard.ops import exchange as ops
 class SumGradients:
     """Mark every replicated floating-point input and user output; counts the marks."""
 
-    name: str = "sum_gradients"
+    name: ClassVar[str] = "sum_gradients"
 
     def run(self, program: Program) -> int:
         return _mark_inputs(program) + _mark_outputs(program)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -31,7 +31,7 @@ class BucketGradients:
     """
 
     size: int = 4 << 20
-    name: str = "bucket_gradients"
+    name: ClassVar[str] = "bucket_gradients"
 
     def run(self, program: Program) -> int:
         order = {node: i for i, node in enumerate(program.graph.nodes)}

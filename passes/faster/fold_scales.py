@@ -10,7 +10,7 @@ Sums are rounded in another way: every term is scaled instead of their sum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 class FoldScales:
     """Fold each product with, or division by, a constant of each row; counts them."""
 
-    name: str = "fold_scales"
+    name: ClassVar[str] = "fold_scales"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -30,7 +30,7 @@ aten = torch.ops.aten
 class FreeConstants:
     """Rewrite fills that look at a value, and sizes of values of the step; counts both."""
 
-    name: str = "free_constants"
+    name: ClassVar[str] = "free_constants"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -9,7 +9,7 @@ Values and gradients keep their bits, where they are infinite or NaN too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -25,7 +25,7 @@ from graphshard.ops import dropout
 class FuseReluDropout:
     """Fuse each dropout with the rectifier before it, if nothing else reads that; counts them."""
 
-    name: str = "fuse_relu_dropout"
+    name: ClassVar[str] = "fuse_relu_dropout"
 
     def run(self, program: Program) -> int:
         edits = 0

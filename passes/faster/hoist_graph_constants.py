@@ -10,6 +10,7 @@ included, are such constants. ``graphshard.execute.constants`` keeps their value
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import fx
 
@@ -23,7 +24,7 @@ from graphshard.ir.program import Program
 class HoistGraphConstants:
     """Mark each constant of the graph; counts them."""
 
-    name: str = "hoist_graph_constants"
+    name: ClassVar[str] = "hoist_graph_constants"
 
     def run(self, program: Program) -> int:
         constants_first(program)

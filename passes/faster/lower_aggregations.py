@@ -18,7 +18,7 @@ left as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -30,7 +30,7 @@ from graphshard.infer.constants import constant_size, constant_values, constants
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
 from graphshard.ir.calls import calls
-from graphshard.ir.placement import Matrix, Owned, Rows
+from graphshard.ir.placement import Owned, Rows
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import restore_order
 from graphshard.ops import aggregation
@@ -51,7 +51,7 @@ aten = torch.ops.aten
 class LowerAggregations:
     """Rewrite each aggregation, and each gather that has a gradient; counts them."""
 
-    name: str = "lower_aggregations"
+    name: ClassVar[str] = "lower_aggregations"
 
     def run(self, program: Program) -> int:
         constants_first(program)
@@ -262,10 +262,9 @@ class _Lowering:
         key = (row, column, of_row, of_column)
         if key not in self.structures:
             emit = Emitter(self.program, column)
-            matrix = Matrix(of_row, of_column, self._edges(row))
             with emit.after(last_of(self.program, row, column)):
                 sizes = [constant_size(emit, rows, 16) for rows in (of_row, of_column)]
-                made = emit.call(aggregation.edge_structure, row, column, *sizes, example=matrix)
+                made = emit.call(aggregation.edge_structure, row, column, *sizes)
             self.structures[key] = made
         return self.structures[key]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -27,7 +27,7 @@ from graphshard.passes.faster.halo_rows import SYNC
 class MergeHaloSyncs:
     """Merge what can go together; counts the syncs that were merged."""
 
-    name: str = "merge_halo_syncs"
+    name: ClassVar[str] = "merge_halo_syncs"
 
     def run(self, program: Program) -> int:
         edits = 0

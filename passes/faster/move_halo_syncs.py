@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 from torch import fx
@@ -45,7 +45,7 @@ class MoveHaloSyncs:
     """Move the syncs of each plan; counts those that are gone and those that are new."""
 
     speeds: Speeds = field(default_factory=Speeds)
-    name: str = "move_halo_syncs"
+    name: ClassVar[str] = "move_halo_syncs"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -11,7 +11,7 @@ for the exchange (ranks that share a machine), so it is off unless asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -28,7 +28,8 @@ from graphshard.passes.faster.patterns import rows_of
 class OverlapHaloSyncs:
     """Overlap each sync that one sum reads; counts them."""
 
-    name: str = "overlap_halo_syncs"
+    name: ClassVar[str] = "overlap_halo_syncs"
+    chosen: ClassVar[bool] = False
 
     def run(self, program: Program) -> int:
         edits = 0
@@ -53,7 +54,7 @@ def _overlap(program: Program, node: fx.Node, sync: Any, weight: Any, structure:
     assert isinstance(owned, Owned)
     with emit.after(structure):
         count = constant_size(emit, owned, value.meta["val"].size(0))
-        parts = emit.call(overlap.split_structure, structure, count, example=structure.meta["val"])
+        parts = emit.call(overlap.split_structure, structure, count)
     with emit.before(node):
         made = emit.call(
             overlap.overlapped_sum, value, weight, parts, *sync.args[1:], example=node.meta["val"]

@@ -17,7 +17,7 @@ A projection of what a product makes (the attention of GATConv) is one product a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -40,7 +40,7 @@ aten = torch.ops.aten
 class ReassociateAggregations:
     """Move each dense product to the cheaper side of its aggregation; counts them."""
 
-    name: str = "reassociate_aggregations"
+    name: ClassVar[str] = "reassociate_aggregations"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -14,7 +14,7 @@ order. The order is stable, so sums add their terms as before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import fx
 
@@ -42,7 +42,7 @@ _READERS = (
 class SortEdges:
     """Renumber each set of edges where that changes nothing else; counts the sets."""
 
-    name: str = "sort_edges"
+    name: ClassVar[str] = "sort_edges"
 
     def run(self, program: Program) -> int:
         edits = 0

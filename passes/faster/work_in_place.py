@@ -10,7 +10,7 @@ does not keep its result for backward, is no view and no constant, and is read b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -31,7 +31,7 @@ aten = torch.ops.aten
 class WorkInPlace:
     """Let sums and rectifiers of rows reuse the memory of an operand; counts them."""
 
-    name: str = "work_in_place"
+    name: ClassVar[str] = "work_in_place"
 
     def run(self, program: Program) -> int:
         edits = 0

@@ -9,7 +9,7 @@ from graphshard.capture.examples import Signature
 from graphshard.capture.export import capture
 from graphshard.ir.placement import Edges, Halo, Joined, Kept, Owned, Placed, Size, replicated
 from graphshard.ir.program import Input, Output, Program
-from graphshard.passes.pipeline import Pipeline, correctness_passes
+from graphshard.passes.pipeline import EXACT, Pipeline
 from graphshard.preview import argument_specs
 from graphshard.show.names import Names, dtype_text, op_name, plural
 from graphshard.show.printing import render, render_text
@@ -18,9 +18,7 @@ from graphshard.show.printing import render, render_text
 def stages_of(model):
     specs = argument_specs(model, None, {})
     leaves, structure = pytree.tree_flatten(((), specs))
-    return Pipeline(correctness_passes()).run(
-        capture(model, Signature(tuple(leaves), structure, tuple(specs))).program
-    )
+    return Pipeline(EXACT).run(capture(model, Signature(tuple(leaves), structure, tuple(specs))).program)
 
 
 def small_program():

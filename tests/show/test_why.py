@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import graphshard
 from graphshard.errors import DataError
-from graphshard.passes.pipeline import Pipeline, passes_for
+from graphshard.passes.pipeline import Pipeline
 from graphshard.tools.cli.app import app
 
 PLAIN = graphshard.Options.none()
@@ -88,7 +88,7 @@ def test_a_value_that_is_not_there_is_told_with_those_that_sound_alike(plain: gr
 
 
 def test_every_pass_says_what_it_does() -> None:
-    stages = Pipeline(passes_for(graphshard.Options())).run(program_of(Total()))
+    stages = Pipeline(graphshard.Options().all_passes()).run(program_of(Total()))
     for stage in stages[1:]:
         assert len(stage.does) > 20, stage.name
         assert not stage.does.endswith(".")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.equality import ROLES
 from support.models import Written, make
+from support.shown import check_shown
 from support.strategies import fixed_case
 from torch import nn
 
@@ -20,7 +21,6 @@ from graphshard.ir.program import Pass, Program
 from graphshard.options import Options
 from graphshard.partitioning.partition import partition
 from graphshard.passes.exact.infer_placement import InferPlacement
-from graphshard.passes.pipeline import passes_for
 
 
 def program_of(model: nn.Module, stage: int = 0) -> Program:
@@ -42,17 +42,25 @@ def short(target: object) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str, edits: int) -> Program:
-    """Run ``step`` after ``earlier``: its edits, the ops it leaves, and that a second run finds nothing."""
+def check_pass(
+    model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str, edits: int, example: str = ""
+) -> Program:
+    """Run ``step`` after ``earlier``: its edits, the ops it leaves, and that a second run finds nothing.
+
+    What it does is shown in ``golden/passes/`` by the name of the model's forward, or ``example``.
+    """
     program = program_of(model)
     for one in (InferPlacement(), *earlier):
         one.run(program)
         InferPlacement().run(program)
+    before = program.copy()
     assert step.run(program) == edits
     program.graph.eliminate_dead_code()
     program.graph.lint()
     InferPlacement().run(program)
     assert ops(program) == after.split()
+    if edits:
+        check_shown(step, before, program, example or type(model).__name__)
     assert step.run(program) == 0
     assert ops(program) == after.split()
     return program
@@ -61,7 +69,7 @@ def check_pass(model: nn.Module, earlier: Sequence[Pass], step: Pass, after: str
 def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program, Pass]:
     """The program as it comes to a pass that makes it faster, and that pass; ``without`` some before it."""
     program = program_of(model)
-    for step in passes_for(replace(Options(), **{name: True})):  # type: ignore[arg-type]
+    for step in replace(Options(), **{name: True}).all_passes():
         InferPlacement().run(program)
         if step.name == name:
             return program, step
@@ -76,12 +84,15 @@ def check_faster(
 ) -> Program:
     """Run a pass that makes a program faster: its edits, the ops of a step that it leaves, and a second run."""
     program, step = before_pass(model_of(forward), name, without)
+    before = program.copy()
     assert step.run(program) == edits
     program.graph.eliminate_dead_code()
     program.graph.lint()
     InferPlacement().run(program)
     check_placed(program)
     assert step_ops(program) == after.split()
+    if edits:
+        check_shown(step, before, program, forward.__name__)
     assert step.run(program) == 0
     assert step_ops(program) == after.split()
     return program

@@ -19,7 +19,6 @@ pytest.importorskip("numba")
 
 from graphshard.errors import GraphshardError
 from graphshard.options import Options
-from graphshard.passes.pipeline import passes_for
 from graphshard.tools.bench import systems
 from graphshard.tools.bench.compiling import _Timed
 from graphshard.tools.bench.generate import Shape, power_law_graph
@@ -167,7 +166,7 @@ def test_compile(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "compile.json").read_text())["models"]
     assert list(found) == ["sage 2", "sage 3"]
-    names = [step.name for step in passes_for(Options())]
+    names = [step.name for step in Options().all_passes()]
     for one in found.values():
         assert list(one["own"]) == list(one["upkeep"]) == names
         assert one["capture"] > 0
@@ -179,7 +178,7 @@ def test_compile(tmp_path: Path) -> None:
 
 
 def test_a_timed_pass_is_the_pass_in_all_else() -> None:
-    step = passes_for(Options())[0]
+    step = Options().all_passes()[0]
     timed = _Timed(step)
     assert timed.name == step.name
     with pytest.raises(AttributeError):

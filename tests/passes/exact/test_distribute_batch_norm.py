@@ -19,14 +19,15 @@ RUNNING = "sym_size sub truediv detach view detach view mul lerp lerp"
 
 
 @pytest.mark.parametrize(
-    ("norm", "train", "after"),
+    ("norm", "train", "after", "example"),
     [
-        (nn.BatchNorm1d(5), True, f"add {TRAINING} mul add {RUNNING}"),
-        (nn.BatchNorm1d(5, affine=False), True, f"add {TRAINING} {RUNNING}"),
-        (nn.BatchNorm1d(5, track_running_stats=False), True, f"{TRAINING} mul add"),
-        (nn.BatchNorm1d(5), False, "sub add rsqrt mul mul add"),
+        (nn.BatchNorm1d(5), True, f"add {TRAINING} mul add {RUNNING}", "training"),
+        (nn.BatchNorm1d(5, affine=False), True, f"add {TRAINING} {RUNNING}", "not_affine"),
+        (nn.BatchNorm1d(5, track_running_stats=False), True, f"{TRAINING} mul add", "no_running_statistics"),
+        (nn.BatchNorm1d(5), False, "sub add rsqrt mul mul add", "eval"),
     ],
     ids=["training", "not affine", "no running statistics", "eval"],
 )
-def test_batch_norm(norm: nn.Module, train: bool, after: str) -> None:
-    check_pass(model_of(_normalised, norm=norm).train(train), [], DistributeBatchNorm(), after, edits=1)
+def test_batch_norm(norm: nn.Module, train: bool, after: str, example: str) -> None:
+    model = model_of(_normalised, norm=norm).train(train)
+    check_pass(model, [], DistributeBatchNorm(), after, edits=1, example=example)
