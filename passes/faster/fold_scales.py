@@ -9,6 +9,7 @@ Sums are rounded in another way: every term is scaled instead of their sum.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,9 +33,9 @@ class FoldScales:
     name: ClassVar[str] = "fold_scales"
 
     def run(self, program: Program) -> int:
-        edits = 0
+        edits, constants = 0, set(constant_values(program))
         for node in list(program.graph.nodes):
-            found = _scaled(node, constant_values(program))
+            found = _scaled(node, constants)
             if found is None:
                 continue
             total, scale, how = found
@@ -44,6 +45,7 @@ class FoldScales:
             with emit.after(last_of(program, *sources)):
                 example = scale.meta["val"] if weight is None else weight.meta["val"]  # type: ignore[union-attr]
                 weights = emit.call(aggregation.row_weights, weight, scale, structure, how, example=example)
+            constants.add(weights)
             with emit.before(node):
                 made = emit.call(
                     aggregation.weighted_sum, table, weights, structure, example=node.meta["val"]
@@ -58,7 +60,7 @@ class FoldScales:
 _HOW: dict[Any, str] = {aten.div.Tensor: "divide", aten.mul.Tensor: "multiply"}
 
 
-def _scaled(node: fx.Node, constants: frozenset[fx.Node]) -> tuple[fx.Node, fx.Node, str] | None:
+def _scaled(node: fx.Node, constants: Collection[fx.Node]) -> tuple[fx.Node, fx.Node, str] | None:
     """The sum that a call scales, the scale of each row, and whether it multiplies or divides."""
     how = _HOW.get(node.target)
     if how is None or len(node.args) != 2 or node.kwargs:

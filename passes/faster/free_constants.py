@@ -9,7 +9,7 @@ a scatter).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,19 +34,16 @@ class FreeConstants:
 
     def run(self, program: Program) -> int:
         edits = 0
-        while (found := _first(program)) is not None:
-            node, replacement = found
-            node.replace_all_uses_with(replacement)
-            program.graph.erase_node(node)
-            edits += 1
+        while freed := _free_all(program):  # what one walk freed may make constants of what read it
+            edits += freed
         merge_duplicates(program)
         return edits
 
 
-def _first(program: Program) -> tuple[fx.Node, fx.Node] | None:
-    """The first node that can be freed, and what takes its place."""
-    anchor = constants_first(program)
-    constants = constant_values(program)
+def _free_all(program: Program) -> int:
+    """One walk: everything that depends on what is a constant now, or was freed in this walk; counts it."""
+    anchor, edits = constants_first(program), 0
+    constants = set(constant_values(program))
     for node in list(program.graph.nodes):
         free = _FREED.get(node.target)
         template = node.args[0] if free is not None and node.args else None
@@ -59,20 +56,25 @@ def _first(program: Program) -> tuple[fx.Node, fx.Node] | None:
         with emit.before(anchor):
             made = free(emit, node, constants)
         if made is not None:
-            return node, made
-    return None
+            constants.add(made)
+            node.replace_all_uses_with(made)
+            if anchor is node:
+                anchor = node.next
+            program.graph.erase_node(node)
+            edits += 1
+    return edits
 
 
-def _filled(value: float | None) -> Callable[[Emitter, fx.Node, frozenset[fx.Node]], fx.Node | None]:
+def _filled(value: float | None) -> Callable[[Emitter, fx.Node, Set[fx.Node]], fx.Node | None]:
     """A fill by a constant, or by the op's own ``fill_value``."""
 
-    def free(emit: Emitter, node: fx.Node, constants: frozenset[fx.Node]) -> fx.Node | None:
+    def free(emit: Emitter, node: fx.Node, constants: Set[fx.Node]) -> fx.Node | None:
         like = calls(node, aten.zeros_like, aten.ones_like, aten.full_like)
         fill = value if value is not None else node.args[1 if like else 2]
         if not isinstance(fill, (bool, int, float)):
             return None
         size = _shape(emit, node) if like else list(node.args[1])  # type: ignore[arg-type]
-        if size is None or not constants.union([node]).issuperset(s for s in size if isinstance(s, fx.Node)):
+        if size is None or not all(s in constants for s in size if isinstance(s, fx.Node)):
             return None
         example = node.meta["val"]
         options = {"dtype": example.dtype, "device": example.device}
@@ -94,7 +96,7 @@ def _shape(emit: Emitter, node: fx.Node) -> list[Any] | None:
     return sizes
 
 
-def _counted(emit: Emitter, node: fx.Node, _: frozenset[fx.Node]) -> fx.Node | None:
+def _counted(emit: Emitter, node: fx.Node, _: Set[fx.Node]) -> fx.Node | None:
     """``x.size(dim)``, where the rows of that dim have a constant that counts them."""
     placement = node.meta["placement"]
     if not isinstance(placement, Size) or len(placement.rows) != 1:

@@ -11,12 +11,12 @@ from graphshard.passes.pipeline import EXACT, FASTER, purpose
 PAGE = DOCS / "what-passes-do.md"
 HEAD = """# What passes do
 
-Every pass, in the order in which they run, with a program before and after it as `graphshard diff --between` prints
-programs: n owned nodes, h halo nodes and e edges of a rank. The texts are the tests' own: `tests/passes/` runs each pass
-and compares.
+Every pass, in the order in which they run, with a program before and after it as `graphshard diff --between`
+prints programs: n owned nodes, h halo nodes and e edges of a rank. The texts are the tests' own: `tests/passes/`
+runs each pass and compares.
 
-The first {exact} make a program exact on any number of ranks. Then come yours ([passes](passes.md)), and then those that
-make it faster, which `graphshard.Options`, `--with` and `--without` choose.
+The first {exact} make a program exact on any number of ranks. Then come yours ([passes](passes.md)), and then
+those that make it faster, which `graphshard.Options`, `--with` and `--without` choose.
 
 | | pass | what it does |
 |---|---|---|
