@@ -96,7 +96,7 @@ def test_a_parameter_that_is_a_plain_tensor_is_told_by_words() -> None:
             self._parameters["weight"] = torch.ones(3)  # type: ignore[assignment]
 
         def forward(self, x: Tensor) -> Tensor:
-            return x * self._parameters["weight"]
+            return x * self._parameters["weight"]  # type: ignore[operator]
 
     error = str(error_of(Handing()))
     assert torch_export_errors.NOT_A_PARAMETER in error, f"torch.export says: {error}"
