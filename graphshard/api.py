@@ -29,6 +29,7 @@ from graphshard.execute.run import Compiled, State, compile_captured, graph_inpu
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
+from graphshard.private.torch_modules import share_state
 from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
@@ -63,11 +64,8 @@ class DistributedModule(nn.Module):
         check_every: int | None = None,
     ) -> None:
         super().__init__()
-        # The user's own dicts: one set of Parameters, the same state_dict keys, and .to() reaches both.
-        self._parameters = model._parameters
-        self._buffers = model._buffers
-        self._modules = model._modules
-        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        # One set of Parameters, the same state_dict keys, and .to() reaches both.
+        share_state(self, model)
         self.training = model.training
         self.seed, self.step = seed, 0
         # Not a submodule: that would add its name to every key.

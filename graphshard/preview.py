@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from graphshard.api import DistributedModule
 from graphshard.capture.examples import Signature, TensorSpec
@@ -24,6 +23,7 @@ from graphshard.graph.schema import PAIRS, EdgeSet, Schema
 from graphshard.ir.program import Stage
 from graphshard.options import Options
 from graphshard.partitioning.partition import ShardedGraph, partition
+from graphshard.private import pytree
 from graphshard.show.differ import Diff, diff_pipeline
 from graphshard.show.names import Names, dtype_text
 from graphshard.show.traffic import traffic_of

@@ -100,13 +100,13 @@ def purposes(root: Path = ROOT) -> Mapping[str, str]:
 
 
 def declared(root: Path = ROOT) -> Mapping[str, set[str]]:
-    """What each folder says that it imports: the sentence ``Imports: errors, graph.`` of its docstring."""
+    """What each folder says that it imports: ``Imports: errors, graph.`` in its docstring, or ``Imports: nothing.``"""
     found: dict[str, set[str]] = {}
     for name, path in modules(root).items():
         if path.name != "__init__.py":
             continue
         if said := re.search(r"^Imports: ([^:]+)\.$", _docstring(path), re.MULTILINE):
-            found[room_of(name)] = {room.strip() for room in said[1].split(",")}
+            found[room_of(name)] = {room.strip() for room in said[1].split(",")} - {"nothing"}
     return found
 
 

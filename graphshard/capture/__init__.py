@@ -7,5 +7,5 @@
 
 Nothing here looks at a shard: every rank captures the identical program.
 
-Imports: errors, graph, ir, ops.
+Imports: errors, graph, ir, ops, private.
 """

@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.composites import decompositions
 from graphshard.errors import CaptureError
 from graphshard.ir.calls import calls
 from graphshard.ir.source import where
 from graphshard.ops.losses import OPAQUE
+from graphshard.private import pytree
+from graphshard.private.fake_tensors import fake_mode_of
+from graphshard.private.torch_export import SIZE_ASSERTS, region_of, regions_of
 
 aten = torch.ops.aten
 
@@ -33,7 +34,7 @@ aten = torch.ops.aten
 def prepare(exported: ExportedProgram) -> ExportedProgram:
     """Opaque losses, inlined no_grad regions, functional ops."""
     graph = exported.graph_module.graph
-    while regions := [n for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)]:
+    while regions := regions_of(graph):
         _inline_region(exported.graph_module, regions[0])
     for node in list(graph.nodes):
         node.target = OPAQUE.get(node.target, node.target)
@@ -47,18 +48,15 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
 
 def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
     """Put the ops of a region in its place; without gradients, its inputs are detached."""
-    name = str(node.target)
-    if name == "wrap_with_set_grad_enabled":
-        enabled, attribute, *inputs = node.args
-    elif name == "wrap_with_autocast" and node.args[2] is False:
-        enabled, attribute, inputs = True, node.args[4], list(node.args[5:])
-    else:
+    region = region_of(node)
+    if region is None:
         raise CaptureError(
-            f"the region {name} cannot be captured exactly{where(node)}; torch.no_grad(), torch.enable_grad() "
+            f"the region {node.target} cannot be captured exactly{where(node)}; torch.no_grad(), torch.enable_grad() "
             "and a disabled autocast can: cast the model and the data instead of using autocast in forward"
         )
-    body = getattr(module, str(attribute.target))  # type: ignore[union-attr]
-    if not enabled and any(isinstance(n.target, torch._ops.HigherOrderOperator) for n in body.graph.nodes):
+    inputs = list(region.inputs)
+    body = getattr(module, str(region.body.target))
+    if not region.grad and regions_of(body.graph):
         raise CaptureError(
             f"a region inside torch.no_grad() cannot be captured exactly{where(node)}; move it out"
         )
@@ -69,14 +67,14 @@ def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
             if inner.op == "placeholder":
                 outer = inputs.pop(0)
                 mapping[inner] = (
-                    _detached(graph, outer) if isinstance(outer, fx.Node) and not enabled else outer
+                    _detached(graph, outer) if isinstance(outer, fx.Node) and not region.grad else outer
                 )
             elif inner.op == "output":
                 results = [mapping[n] if isinstance(n, fx.Node) else n for n in inner.args[0]]
             else:
                 mapping[inner] = graph.node_copy(inner, lambda n: mapping[n])
                 if inner.op == "get_attr":  # the body of an inner region
-                    target = f"{attribute.target}_{inner.target}"  # type: ignore[union-attr]
+                    target = f"{region.body.target}_{inner.target}"
                     setattr(module, target, getattr(body, str(inner.target)))
                     mapping[inner].target = target
     for user in list(node.users):
@@ -182,7 +180,8 @@ def _refresh_examples(graph: fx.Graph, stale: set[fx.Node]) -> None:
     No others: running an op on examples may fix the number of nodes to that of the example, which export
     would have reported.
     """
-    mode = next((v.fake_mode for n in graph.nodes if isinstance(v := n.meta.get("val"), FakeTensor)), None)
+    modes = (fake_mode_of(node.meta.get("val")) for node in graph.nodes)
+    mode = next((mode for mode in modes if mode is not None), None)
     if mode is None:
         return
     with mode:
@@ -205,14 +204,7 @@ def _spell_out_sizes(graph: fx.Graph) -> None:
 
 
 def _is_assert(node: fx.Node) -> bool:
-    return calls(node, *_ASSERTS)
-
-
-_ASSERTS = (
-    *(aten._assert_scalar, aten._functional_assert_scalar, aten._assert_tensor_metadata),
-    *(aten.sym_constrain_range, aten.sym_constrain_range_for_size),
-    *(aten._functional_sym_constrain_range, aten._functional_sym_constrain_range_for_size),
-)
+    return calls(node, *SIZE_ASSERTS)
 
 
 def _is_impure(node: fx.Node) -> bool:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema, Sizes
+from graphshard.private import pytree
 
 MOST_ROWS = 2**31 - 1
 """The most nodes or edges that a set may have: programs are captured for any number up to it."""

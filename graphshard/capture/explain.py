@@ -8,17 +8,21 @@ from torch import nn
 
 from graphshard.capture.fixed_sizes import FixedSizeError
 from graphshard.errors import CaptureError
+from graphshard.private.torch_export_errors import (
+    FAKE_TENSOR_CAST,
+    FAKE_TENSOR_KEPT,
+    NO_NUMPY,
+    NOT_A_PARAMETER,
+    is_data_dependent,
+    is_fixed_size,
+)
 
 
 def explained(error: Exception, model: nn.Module) -> CaptureError:
     """What torch.export could not do, in the user's terms."""
     place = user_place(error, model)
     text = str(error)
-    if (
-        "data-dependent" in text
-        or "Could not guard" in text
-        or "GuardOnDataDependent" in type(error).__name__
-    ):
+    if is_data_dependent(error):
         reason = (
             "the model decides what to compute by looking at the data (an if, a while or an int() on a "
             "tensor's value), so each rank could run another program; compute both sides and use torch.where"
@@ -57,22 +61,13 @@ _LEAVES = (
     "is captured; write the step with torch ops, or compute it before and pass it as an argument"
 )
 _MEANT = (
-    ("fake tensor in the exported program constant", _KEEPS),
-    ("Cannot cast FakeTensor", _LEAVES),
-    (".numpy() is not supported", _LEAVES),
-    (
-        "is not an instance of torch.nn.Parameter",
-        "a submodule was compiled by torch.jit; use the module it was made from",
-    ),
+    (FAKE_TENSOR_KEPT, _KEEPS),
+    (FAKE_TENSOR_CAST, _LEAVES),
+    (NO_NUMPY, _LEAVES),
+    (NOT_A_PARAMETER, "a submodule was compiled by torch.jit; use the module it was made from"),
 )
-"""Words of torch.export's own messages, and what they mean to who wrote the model."""
+"""What messages of torch.export mean to who wrote the model."""
 _MEANINGS = frozenset(meaning for _, meaning in _MEANT)
-
-
-def is_fixed_size(error: BaseException) -> bool:
-    """Whether torch.export says that a row count has to be the one of the example."""
-    text = str(error)
-    return "onstraint" in text and ("violated" in text or "pecializ" in text)
 
 
 def user_place(error: BaseException, model: nn.Module) -> str:

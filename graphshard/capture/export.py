@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.clean import prepare
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
-from graphshard.capture.explain import explained, first_line, is_fixed_size, user_place
+from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
@@ -29,6 +26,9 @@ from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.ir.program import Program
+from graphshard.private import pytree
+from graphshard.private.pyg import without_segment_matmul
+from graphshard.private.torch_export_errors import UserError, is_fixed_size
 
 
 @dataclass
@@ -238,7 +238,7 @@ def _export_once(
 ) -> ExportedProgram:
     with (
         _quiet(),
-        _pyg_without_segment_matmul(),
+        without_segment_matmul(),  # PyG chooses a kernel by the data; the plain loop captures
         symbolic_numbers(flat_module.model),
         capturable_layers(),
         capturable_functions(),
@@ -261,21 +261,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _pyg_without_segment_matmul() -> Iterator[None]:
-    """PyG's grouped matmul chooses a kernel by the data; the plain loop captures."""
-    backend = getattr(sys.modules.get("torch_geometric"), "backend", None)
-    if backend is None:
-        yield
-        return
-    before = backend.use_segment_matmul
-    backend.use_segment_matmul = False
-    try:
-        yield
-    finally:
-        backend.use_segment_matmul = before
 
 
 __all__ = ["Captured", "capture", "run_eagerly", "uncompiled"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from graphshard.private.symbolic_sizes import NotedSizes
 
 
 class FixedSizeError(Exception):
@@ -23,9 +24,7 @@ class StopAtFixedSize(TorchFunctionMode):
 
     def __init__(self, flat: Sequence[Tensor]) -> None:
         super().__init__()
-        sizes: list[Any] = [size for t in flat for size in t.shape if isinstance(size, torch.SymInt)]
-        self.sizes = sizes
-        self.known = len(sizes[0].node.shape_env.guards) if sizes else 0
+        self.sizes = NotedSizes([size for t in flat for size in t.shape])
 
     def __torch_function__(
         self,
@@ -34,19 +33,9 @@ class StopAtFixedSize(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self._is_fixed():  # by plain Python since the call before
+        if self.sizes.is_fixed():  # by plain Python since the call before
             raise FixedSizeError
         result = func(*args, **(kwargs or {}))
-        if self._is_fixed():
+        if self.sizes.is_fixed():
             raise FixedSizeError(getattr(func, "__name__", str(func)))
         return result
-
-    def _is_fixed(self) -> bool:
-        """Whether a size is a constant by now, or a condition on one size alone was noted."""
-        if not self.sizes:
-            return False
-        environment = self.sizes[0].node.shape_env
-        if any(environment.replace(size.node.expr).is_number for size in self.sizes):
-            return True
-        noted = environment.guards[self.known :]
-        return any(len(guard.expr.free_symbols) == 1 for guard in noted)

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from graphshard.capture.examples import MOST_ROWS
+from graphshard.private.symbolic_sizes import is_same_size
+from graphshard.private.torch_functions import replaced_losses
 
 
 @contextlib.contextmanager
 def capturable_functions() -> Iterator[None]:
     """While a model is exported: these functions by definitions that can be captured."""
-    losses = torch._C._nn
     with (
-        mock.patch.object(losses, "multi_margin_loss", _multi_margin_loss),
-        mock.patch.object(losses, "multilabel_margin_loss", _multilabel_margin_loss),
+        replaced_losses(multi_margin_loss=_multi_margin_loss, multilabel_margin_loss=_multilabel_margin_loss),
         mock.patch.object(torch, "take_along_dim", _take_along_dim),
         mock.patch.object(Tensor, "take_along_dim", _take_along_dim),
         contextlib.ExitStack() as patches,
@@ -66,9 +66,7 @@ def _is_one_piece(chunks: bool, size: Any, rows: Any) -> bool:
         return size >= MOST_ROWS
     if isinstance(size, (list, tuple)) and len(size) == 1:
         (size,) = size
-    if not (isinstance(size, torch.SymInt) and isinstance(rows, torch.SymInt)):
-        return False
-    return bool(size.node.expr == rows.node.expr)
+    return is_same_size(size, rows)
 
 
 def _multi_margin_loss(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -19,24 +18,24 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphshard.private.pyg import hgt_of, replaced_layers, softmax
+from graphshard.private.torch_modules import BatchNorm, check_input_dim, without_batch_size_check
 
 
 @contextlib.contextmanager
 def capturable_layers() -> Iterator[None]:
     """While a model is exported: these layers by definitions that can be captured."""
-    with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(_BatchNorm, "forward", _batch_norm))
+    with (
+        mock.patch.object(BatchNorm, "forward", _batch_norm),
         # It looks at the number of rows, which the data decides where they are graphs; the eager run has looked.
-        patches.enter_context(mock.patch.object(F, "_verify_batch_size", return_value=None))
-        for module, name, forward in _PYG:
-            layer = getattr(sys.modules.get(module), name, None)
-            if layer is not None:
-                patches.enter_context(mock.patch.object(layer, "forward", forward))
+        without_batch_size_check(),
+        replaced_layers(HeteroLinear=_hetero_linear, HGTConv=_hgt_conv),
+    ):
         yield
 
 
-_FORWARD = _BatchNorm.forward
+_FORWARD = BatchNorm.forward
 
 
 def _batch_norm(self: Any, x: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ def _batch_norm(self: Any, x: Tensor) -> Tensor:
         torch._check(x.size(0) > 0)  # type: ignore[no-untyped-call]
     if self.momentum is not None or not self.training or not self.track_running_stats:
         return _FORWARD(self, x)
-    self._check_input_dim(x)
+    check_input_dim(self, x)
     self.num_batches_tracked.add_(1)
     dims = [d for d in range(x.dim()) if d != 1]
     share = 1 / self.num_batches_tracked.to(self.running_mean.dtype)
@@ -78,9 +77,9 @@ def _hgt_conv(
 
     Source: Hu et al., Heterogeneous Graph Transformer, WWW 2020; ``torch_geometric.nn.HGTConv.forward``.
     """
-    softmax = sys.modules["torch_geometric.utils"].softmax
-    heads, width = self.heads, self.out_channels // self.heads
-    split = {kind: kqv.chunk(3, dim=1) for kind, kqv in self.kqv_lin(x_dict).items()}
+    hgt = hgt_of(self)
+    heads, width = hgt.heads, hgt.width
+    split = {kind: kqv.chunk(3, dim=1) for kind, kqv in hgt.kqv(x_dict).items()}
     keys, queries, values = (
         {kind: parts[i].view(-1, heads, width) for kind, parts in split.items()} for i in range(3)
     )
@@ -88,23 +87,23 @@ def _hgt_conv(
     for relation, (sources, targets) in edge_index_dict.items():
         source, _, target = relation
         # PyG lists the weights by head, then by type of edge.
-        of_type = slice(self.edge_types_map[relation], None, len(self.edge_types))
+        of_type = slice(hgt.edge_types[relation], None, len(hgt.edge_types))
         key, value = (
             torch.einsum("nhd,hde->nhe", table[source], weights[of_type])
-            for table, weights in ((keys, self.k_rel.weight), (values, self.v_rel.weight))
+            for table, weights in ((keys, hgt.keys), (values, hgt.values))
         )
-        score = (queries[target][targets] * key[sources]).sum(-1) * self.p_rel["__".join(relation)]
+        score = (queries[target][targets] * key[sources]).sum(-1) * hgt.priority(relation)
         arriving[target].append((score / math.sqrt(width), targets, value[sources]))
     gathered = {}
-    for kind in (k for k in x_dict if k in self.dst_node_types):
-        out = x_dict[kind].new_zeros(x_dict[kind].size(0), self.out_channels)
+    for kind in (k for k in x_dict if k in hgt.targets):
+        out = x_dict[kind].new_zeros(x_dict[kind].size(0), heads * width)
         if arriving[kind]:
             scores, targets, messages = (torch.cat(parts) for parts in zip(*arriving[kind], strict=True))
-            share = softmax(scores, targets, num_nodes=out.size(0)).unsqueeze(-1)
+            share = softmax(scores, targets, out.size(0)).unsqueeze(-1)
             out = out.index_add(0, targets, (messages * share).flatten(1))
         gathered[kind] = out
-    mixed = self.out_lin({kind: F.gelu(out) for kind, out in gathered.items()})
-    return {kind: _with_skip(self.skip[kind], mixed[kind], x_dict[kind]) for kind in gathered}
+    mixed = hgt.out({kind: F.gelu(out) for kind, out in gathered.items()})
+    return {kind: _with_skip(hgt.skip[kind], mixed[kind], x_dict[kind]) for kind in gathered}
 
 
 def _with_skip(weight: Tensor, out: Tensor, x: Tensor) -> Tensor:
@@ -112,10 +111,3 @@ def _with_skip(weight: Tensor, out: Tensor, x: Tensor) -> Tensor:
         return out
     share = weight.sigmoid()
     return share * out + (1 - share) * x
-
-
-_PYG = (
-    ("torch_geometric.nn.dense.linear", "HeteroLinear", _hetero_linear),
-    ("torch_geometric.nn.conv.hgt_conv", "HGTConv", _hgt_conv),
-)
-"""Module, class and its forward while a model is captured; a module that is not imported is not needed."""

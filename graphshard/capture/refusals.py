@@ -7,13 +7,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
 
-from graphshard.capture.replacements import REPLACED, check_equivalent, function_apply
+from graphshard.capture.replacements import REPLACED, check_equivalent
 from graphshard.errors import CaptureError
+from graphshard.private.torch_functions import bound_apply, function_apply, is_of_library_op, replaced_apply
+from graphshard.private.torch_modules import has_backward_hooks
 
 
 def check_module(model: nn.Module) -> None:
@@ -33,7 +34,7 @@ def check_module(model: nn.Module) -> None:
                 f"{describe(path, module)} was compiled by torch.jit, which hides its ops; use the nn.Module it was "
                 "made from"
             )
-        if module._backward_hooks or module._backward_pre_hooks:
+        if has_backward_hooks(module):
             raise CaptureError(
                 f"{describe(path, module)} has backward hooks, which a captured program would not call; "
                 "remove them, or hook the Parameters"
@@ -87,11 +88,11 @@ def refuse_custom_functions() -> Iterator[None]:
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
         if cls in REPLACED:
-            with mock.patch.object(torch.autograd.Function, "apply", apply):
+            with replaced_apply(apply):
                 check_equivalent(cls, args, kwargs)
-        if cls in REPLACED or cls.__module__ == "torch._library.autograd":
+        if cls in REPLACED or is_of_library_op(cls):
             # The latter is of a torch.library op, whose rule answers for its backward.
-            return apply.__get__(None, cls)(*args, **kwargs)
+            return bound_apply(apply, cls)(*args, **kwargs)
         frame = traceback.extract_stack()[-2]
         raise CaptureError(
             f"the custom autograd.Function {cls.__name__} has a backward that cannot be captured "
@@ -99,7 +100,7 @@ def refuse_custom_functions() -> Iterator[None]:
             f"they are with graphshard.replace({cls.__name__}, function)"
         )
 
-    with mock.patch.object(torch.autograd.Function, "apply", classmethod(refuse)):
+    with replaced_apply(classmethod(refuse)):
         yield
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from graphshard.errors import CaptureError, GraphshardError
+from graphshard.private import pytree
+from graphshard.private.torch_functions import bound_apply, function_apply, replaced_apply
 
 __all__ = ["REPLACED", "replace", "replaced_functions"]
 
@@ -52,21 +51,13 @@ def replace(function: type[torch.autograd.Function], equivalent: Callable[..., A
     REPLACED[function] = equivalent
 
 
-def function_apply() -> Any:
-    """``autograd.Function.apply`` before it is bound to a class.
-
-    A classmethod of Python, or (since torch 2.14) one of C, which has no ``__func__``: both bind to a class.
-    """
-    return inspect.getattr_static(torch.autograd.Function, "apply")
-
-
 def check_equivalent(function: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Compare a Function with its equivalent on the arguments of one call: values, and gradients of every argument.
 
     Raises:
         CaptureError: they differ.
     """
-    theirs = _evaluated(function_apply().__get__(None, function), args, kwargs)
+    theirs = _evaluated(bound_apply(function_apply(), function), args, kwargs)
     ours = _evaluated(REPLACED[function], args, kwargs)
     for what, expected in theirs.items():
         got = ours.get(what)
@@ -118,7 +109,7 @@ def replaced_functions() -> Iterator[None]:
     apply = function_apply()
 
     def equivalent(cls: type, *args: Any, **kwargs: Any) -> Any:
-        return REPLACED.get(cls, apply.__get__(None, cls))(*args, **kwargs)
+        return REPLACED.get(cls, bound_apply(apply, cls))(*args, **kwargs)
 
-    with mock.patch.object(torch.autograd.Function, "apply", classmethod(equivalent)):
+    with replaced_apply(classmethod(equivalent)):
         yield

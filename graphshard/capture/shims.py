@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphshard.private.pyg import loaded_modules
+
 
 class _SameInstances(type):
     """``isinstance(x, int)`` keeps its meaning where ``int`` is the shim."""
@@ -81,6 +83,5 @@ def symbolic_numbers(model: nn.Module) -> Iterator[None]:
 def _modules_of(model: nn.Module) -> list[ModuleType]:
     classes = {cls.__module__ for part in model.modules() for cls in type(part).__mro__}
     own = {n for n in classes if n.split(".")[0] not in ("torch", "builtins", "graphshard")}
-    pyg = {n for n in list(sys.modules) if n.split(".")[0] == "torch_geometric"}
-    found = (sys.modules.get(name) for name in sorted(own | pyg))
+    found = (sys.modules.get(name) for name in sorted(own | loaded_modules().keys()))
     return [module for module in found if isinstance(module, ModuleType)]

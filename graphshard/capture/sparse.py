@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import CaptureError
+from graphshard.private.torch_functions import SPARSE_MM
 
 
 class SparseStandIn:
@@ -77,7 +78,7 @@ class SparseStandIn:
     ) -> Any:
         name = getattr(func, "__name__", str(func))
         known: dict[str, Callable[..., Any]] = {
-            "_sparse_mm": _product,
+            SPARSE_MM: _product,
             "mm": _product,
             "spmm": _product,
             "matmul": _product,

@@ -17,6 +17,7 @@ from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema
 from graphshard.ir.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.ir.program import Input, Output, Program
+from graphshard.private.torch_graphs import rename
 
 
 def to_program(exported: ExportedProgram, signature: Signature) -> Program:
@@ -118,7 +119,7 @@ def _name_inputs(program: Program, signature: Signature) -> None:
         zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True)
     ):
         wanted = flat[int(spec.target)] if spec.kind == "user" else spec.target
-        node._rename(re.sub(r"\W+", "_", wanted.rstrip("]')")))
+        rename(node, re.sub(r"\W+", "_", wanted.rstrip("]')")))
         node.target = node.name
         program.inputs[i] = replace(spec, name=node.name)
     program.module.recompile()

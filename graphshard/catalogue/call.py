@@ -27,6 +27,7 @@ from graphshard.ir.placement import (
     same_segments,
 )
 from graphshard.ir.source import where
+from graphshard.private.torch_ops import OpOverload, schema_of
 
 
 def mirrored(placed: Placed) -> Halo:
@@ -150,11 +151,11 @@ def operator_name(node: fx.Node) -> str:
 
 def _bind(node: fx.Node) -> dict[str, Any]:
     """Arguments by the names of the op's schema, or of the function's signature, defaults filled in."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         names, defaults = _signature(node.target)
         return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
     bound: dict[str, Any] = {}
-    for i, argument in enumerate(node.target._schema.arguments):
+    for i, argument in enumerate(schema_of(node.target).arguments):
         if i < len(node.args):
             bound[argument.name] = node.args[i]
         elif argument.name in node.kwargs:

@@ -11,6 +11,7 @@ from graphshard.catalogue.call import Call, same_rows
 from graphshard.catalogue.record import Op, Ops, Rule, Trait, over
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Rows, joined, reach
+from graphshard.private.torch_ops import OpOverload, schema_of
 
 aten = torch.ops.aten
 
@@ -106,11 +107,11 @@ def prelu(call: Call) -> Placement:
 
 def find(target: Any) -> Rule | None:
     """The rule of a pointwise op, by PyTorch's own ``pointwise`` tag; random ops are never pointwise."""
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return None
-    if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
+    if torch.Tag.nondeterministic_seeded in target.tags or schema_of(target).is_mutable:
         return None
-    returns = target._schema.returns
+    returns = schema_of(target).returns
     if len(returns) != 1 or not isinstance(returns[0].type, torch.TensorType):
         return None
     return pointwise if torch.Tag.pointwise in target.tags else None

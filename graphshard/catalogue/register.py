@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch._library.custom_ops import CustomOpDef
-
 from graphshard.catalogue.record import Rule
 from graphshard.catalogue.table import USER_RULES, find_rule
 from graphshard.errors import GraphshardError
+from graphshard.private.torch_ops import CustomOpDef, OpOverload, OpOverloadPacket, overload_of
 
 
 def register_rule(op: Any, *, override: bool = False) -> Callable[[Rule], Rule]:
@@ -44,18 +42,18 @@ def register_rule(op: Any, *, override: bool = False) -> Callable[[Rule], Rule]:
     return add
 
 
-def overloads_of(op: Any) -> list[torch._ops.OpOverload[..., Any]]:
+def overloads_of(op: Any) -> list[OpOverload[..., Any]]:
     """What an op stands for in a program: itself, or each overload of a packet.
 
     Raises:
         GraphshardError: op is none of these.
     """
-    if isinstance(op, torch._ops.OpOverload):
+    if isinstance(op, OpOverload):
         return [op]
-    if isinstance(op, torch._ops.OpOverloadPacket):
+    if isinstance(op, OpOverloadPacket):
         return [getattr(op, overload) for overload in op.overloads()]  # type: ignore[no-untyped-call]
     if isinstance(op, CustomOpDef):
-        return [op._opoverload]
+        return [overload_of(op)]
     raise GraphshardError(
         f"register_rule() takes an op such as torch.ops.aten.erfinv.default or a torch.library custom op, "
         f"not {op!r}"

@@ -17,6 +17,7 @@ from graphshard.ir.placement import (
     reach,
     same_segments,
 )
+from graphshard.private.symbolic_sizes import expression
 
 aten = torch.ops.aten
 
@@ -190,7 +191,7 @@ def _output_shape(call: Call) -> tuple[Any, ...]:
 
 
 def _expr(size: Any) -> Any:
-    return size.node.expr if isinstance(size, torch.SymInt) else size
+    return expression(size)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -15,14 +15,15 @@ from torch import fx
 from graphshard.catalogue.call import Call
 from graphshard.catalogue.record import Rule
 from graphshard.ir.placement import Placed, Placement, Size
+from graphshard.private.torch_ops import OpOverload, schema_of
 
 
 def find(node: fx.Node, placements: Any) -> Rule | None:
     """The rule for an op without a rule of its own, all of whose inputs are the same on every rank."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return None
-    if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
+    if torch.Tag.nondeterministic_seeded in target.tags or schema_of(target).is_mutable:
         return None
     inputs = [placements[n] for n in node.all_input_nodes]
     return same_everywhere if inputs and all(map(_is_whole, inputs)) else None

@@ -8,7 +8,7 @@
 
 ``module.py`` compares the program on one rank with the untouched module, each time a model is captured.
 
-Imports: capture, catalogue, errors, execute, graph, infer, ir, kernels, ops, options, partitioning, ranks,
+Imports: capture, catalogue, errors, execute, graph, infer, ir, kernels, ops, options, partitioning, private, ranks,
 shard.
 """
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.export import uncompiled
 from graphshard.capture.sparse import SparseStandIn
@@ -20,6 +19,7 @@ from graphshard.execute.run import State, graph_inputs, program_inputs
 from graphshard.graph.roles import Member, Role
 from graphshard.kernels.random_bits import random_bits
 from graphshard.ops.exchange import all_reduce, replicated_output
+from graphshard.private import pytree
 from graphshard.shard.shard import Shard
 
 _SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphshard.execute.run import Compiled
 from graphshard.ops import dropout
 from graphshard.ops import local as local_ops
+from graphshard.private.torch_functions import TorchDispatchMode
 
 
 class _NoDropout(TorchFunctionMode):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.examples import Signature, example_inputs, sizes_for
 from graphshard.capture.export import run_eagerly
@@ -16,6 +15,7 @@ from graphshard.check.fixed_random import drop_dropout, without_dropout
 from graphshard.errors import CaptureError
 from graphshard.execute.run import Compiled, State, graph_inputs, program_inputs
 from graphshard.graph.schema import Schema, Sizes
+from graphshard.private import pytree
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
 from graphshard.shard.shard import Shard

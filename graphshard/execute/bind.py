@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.refusals import check_arguments
 from graphshard.errors import RuntimeMismatch, ShardError
 from graphshard.graph.roles import Member, Role, role_candidates
 from graphshard.partitioning.partition import partition
+from graphshard.private import pytree
 from graphshard.ranks.groups import all_gather_object, group_size
 from graphshard.shard.shard import Shard, shard_tensor_of
 

@@ -23,7 +23,8 @@ from torch import Tensor, fx
 from graphshard.infer.constants import ONCE
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import Table, structure_of
-from graphshard.ranks.groups import resolve
+from graphshard.private.torch_tensors import version_of
+from graphshard.ranks.groups import device_of_numbers, resolve
 from graphshard.ranks.memory import return_free_memory
 
 
@@ -116,7 +117,7 @@ class Constants:
 
 
 def _version(value: Any) -> int:
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+    return version_of(value) if isinstance(value, Tensor) else 0
 
 
 def _is_same(old: tuple[Any, int], new: tuple[Any, int]) -> bool:
@@ -135,7 +136,7 @@ def _any_rank(mine: bool, group: str) -> bool:
     pg = resolve(group)
     if pg is None:
         return mine
-    flag = torch.tensor([mine], dtype=torch.int32, device="cuda" if "nccl" in pg.name() else "cpu")
+    flag = torch.tensor([mine], dtype=torch.int32, device=device_of_numbers(pg))
     dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=pg)
     return bool(flag.item())
 

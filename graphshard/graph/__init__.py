@@ -1,4 +1,4 @@
 """The user's graph: its node sets and edge sets, and the role of each of its tensors.
 
-Imports: errors.
+Imports: errors, private.
 """

@@ -17,11 +17,12 @@ import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from graphshard.errors import PartitionError
 from graphshard.graph.paths import EdgeType, Path, edge_type_of, path_name
 from graphshard.graph.roles import Member, Role
+from graphshard.private import pytree
+from graphshard.private.pyg import is_hetero_data, is_sparse_tensor, store_key
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_graph(data: Any, num_nodes: int | Mapping[str, int] | None) -> RawGraph
     if isinstance(data, nx.Graph):
         tensors, members = _from_networkx(data)
         return RawGraph(tensors, members, {"": data.number_of_nodes()})
-    if any(base.__name__ == "HeteroData" for base in type(data).__mro__):
+    if is_hetero_data(data):
         return _from_hetero(data, known)
     if hasattr(data, "to_dict") and hasattr(data, "num_nodes") and hasattr(data, "edge_index"):
         tensors = _from_pyg(data)
@@ -133,7 +134,7 @@ def _from_hetero(data: Any, known: dict[str, int]) -> RawGraph:
     paths: dict[str, Path] = {}
     counts = dict(known)
     for store in data.stores:
-        key = store._key
+        key = store_key(store)
         for attribute, value in _pyg_tensors(store.items()).items():
             path: Path = (attribute,) if key is None else (f"{attribute}_dict", edge_type_of(key))
             name = path_name(path)
@@ -167,7 +168,7 @@ def _pyg_tensors(items: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:
     """The tensors of a PyG store; other values (strings, numbers) describe no rows and are left out."""
     tensors = {}
     for name, value in items:
-        if type(value).__name__ == "SparseTensor":
+        if is_sparse_tensor(value):
             raise PartitionError(
                 f"{name!r} is a torch_sparse.SparseTensor, which is not supported: keep edge_index, or use "
                 "ToSparseTensor(layout=torch.sparse_coo)"

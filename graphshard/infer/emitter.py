@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses import FakeTensor
-from torch.utils import _pytree as pytree
 
 from graphshard.infer.placement import place
 from graphshard.ir.program import Program, fake_mode
+from graphshard.private import pytree
+from graphshard.private.fake_tensors import FakeTensor
 
 
 class Emitter:

@@ -1,4 +1,4 @@
 """The program that passes read and write: placements, inputs, nodes, value numbers.
 
-Imports: errors, graph.
+Imports: errors, graph, private.
 """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
-Packet = torch._ops.OpOverloadPacket[..., Any]
+from graphshard.private.torch_ops import OpOverload, OpOverloadPacket
+
+Packet = OpOverloadPacket[..., Any]
 
 
 def packet_of(node: Any) -> Packet | None:
     """The op that a node calls, whatever its overload; None for a Python function, and for what calls nothing."""
     target = node.target if isinstance(node, fx.Node) else None
-    return target.overloadpacket if isinstance(target, torch._ops.OpOverload) else None
+    return target.overloadpacket if isinstance(target, OpOverload) else None
 
 
 def calls(node: Any, *packets: Packet) -> bool:

@@ -16,6 +16,8 @@ from torch import fx
 
 from graphshard.ir.identity import keep_identity
 from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size, replicated
+from graphshard.private import pytree
+from graphshard.private.fake_tensors import fake_mode_of, unknown_size
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Program:
         """An example int64 ``[rows]`` with a row count of its own."""
         mode = next(m for n in self.graph.nodes if (m := fake_mode(n.meta.get("val"))) is not None)
         with mode:
-            return torch.empty(mode.shape_env.create_unbacked_symint(), dtype=torch.int64)
+            return torch.empty(unknown_size(mode), dtype=torch.int64)
 
     def output_node(self) -> fx.Node:
         node: fx.Node = next(n for n in self.graph.nodes if n.op == "output")
@@ -198,7 +200,5 @@ def replace_results(node: fx.Node, results: fx.Node | tuple[fx.Node, ...]) -> No
 
 
 def fake_mode(values: Any) -> Any:
-    for value in torch.utils._pytree.tree_leaves(values):
-        if isinstance(value, torch._subclasses.FakeTensor):
-            return value.fake_mode
-    return None
+    modes = map(fake_mode_of, pytree.tree_leaves(values))
+    return next((mode for mode in modes if mode is not None), None)

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from torch import fx
 
 from graphshard import errors
+from graphshard.private.torch_export import written_path
 
 _PACKAGE = str(PurePath(errors.__file__).parent) + "/"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)\n(?P<code>[^\n]*)')
@@ -17,7 +18,7 @@ def module_path(node: fx.Node) -> str:
     """The dotted path of the innermost module that made the node, such as ``convs.0``; "" at the top."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     for path, _ in reversed(stack):
-        clean = _clean(str(path))
+        clean = written_path(str(path))
         if clean:
             return clean
     return ""
@@ -67,9 +68,3 @@ def where(node: fx.Node) -> str:
     if frame := user_frame(node):
         parts.append(f"{frame[0]}:{frame[1]}: `{frame[2]}`")
     return f" ({', '.join(parts)})" if parts else f" (node {node.name})"
-
-
-def _clean(path: str) -> str:
-    path = re.sub(r"^L\['self'\]\.?|^L__self__[_.]?", "", path)
-    path = re.sub(r"getattr\((?P<o>.*), '(?P<n>\w+)'\)", r"\g<o>.\g<n>", path)
-    return path.replace("L['self']", "").replace("_modules['", "").replace("']", "").strip(".")

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from graphshard.ir.program import Program
+from graphshard.private import pytree
 
 Table = dict[Any, int]
 """A number for each way to compute something; shared between the programs that are compared."""

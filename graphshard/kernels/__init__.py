@@ -8,5 +8,5 @@ numba_cpu.py       numba loops on the CPU's cores (numba_kernels.py, *_loops.py,
 machine_code.py    compiles them, and keeps the code on disk under the name of their sources
 torch_sparse.py    torch's own sparse and scatter ops, on any device
 
-Imports: errors.
+Imports: errors, private.
 """

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from graphshard.kernels.vectors import AHEAD, I64, Block, Code
+from graphshard.private.numba_internals import converted, ir, nothing
 
 
 @intrinsic
@@ -77,7 +77,7 @@ def sum_rows(
             block.store(sums, code.element(target, column, code.size))
 
         code.blocks(args[5], sum_block)
-        return context.get_dummy_value()
+        return nothing(context)
 
     return types.void(*given), generate
 
@@ -129,7 +129,7 @@ def dot_rows(
             code.loop(args[10], args[11], [], dot)
 
         code.blocks(args[6], dot_block)
-        return context.get_dummy_value()
+        return nothing(context)
 
     return types.void(*given), generate
 
@@ -151,7 +151,7 @@ def softmax_row(
         code = Code(context, builder, scores.dtype)
         args = [code.widened(kind, value) for kind, value in zip(given, values, strict=True)]
         target, source = code.address(out, args[0]), code.address(scores, args[1])
-        added = context.cast(builder, args[3], small, scores.dtype)
+        added = converted(context, builder, args[3], small, scores.dtype)
 
         def at(begin: Any, place: Any, column: Any) -> Any:
             return code.element(begin, builder.add(builder.mul(place, args[2]), column), code.size)
@@ -181,7 +181,7 @@ def softmax_row(
             code.loop(args[4], args[5], [], share)
 
         code.blocks(args[2], heads_block, at_most=code.lanes)
-        return context.get_dummy_value()
+        return nothing(context)
 
     return types.void(*given), generate
 
@@ -222,6 +222,6 @@ def softmax_gradient_row(
             code.loop(args[4], args[5], [], put)
 
         code.blocks(args[3], heads_block, at_most=code.lanes)
-        return context.get_dummy_value()
+        return nothing(context)
 
     return types.void(*given), generate

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from graphshard.kernels.vectors import AHEAD, I64, Block, Code
+from graphshard.private.numba_internals import ir, nothing
 
 
 def _extreme_rows(better_than: str) -> Any:
@@ -70,7 +70,7 @@ def _extreme_rows(better_than: str) -> Any:
                     block.store(part, code.element(target, column, code.size))
 
             code.blocks(args[4], block_of)
-            return context.get_dummy_value()
+            return nothing(context)
 
         return types.void(*given), generate
 
@@ -128,6 +128,6 @@ def hit_rows(
             block.store(sums, code.element(target, column, code.size))
 
         code.blocks(args[5], hit_block)
-        return context.get_dummy_value()
+        return nothing(context)
 
     return types.void(*given), generate

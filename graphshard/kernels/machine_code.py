@@ -2,8 +2,8 @@
 
 numba's cache knows a function by the one file it stands in, and the loops here are written in several: after a
 change of another of them the old machine code would run. So the code is kept in a folder that is named by all of
-the kernels' sources, by numba's and llvmlite's versions and by the processor. What no folder can hold is compiled
-in memory, by each process anew.
+the kernels' sources (and ``private/numba_internals.py``), by numba's and llvmlite's versions and by the processor.
+What no folder can hold is compiled in memory, by each process anew.
 
 numba numbers the files of a cache by what it has just read there, and two processes may take one number for
 different code. Each kind of argument is therefore compiled, or loaded, under a lock (``Loop``).
@@ -22,13 +22,12 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from unittest import mock
 
-import llvmlite
 import numba
 import numpy as np
 from filelock import FileLock
-from llvmlite import binding
+
+from graphshard.private import numba_internals
 
 _SOURCES = Path(__file__).parent
 
@@ -74,7 +73,7 @@ def _njit(function: Callable[..., None], folder: Path | None) -> Any:
     if folder is None:
         return compiled(function)
     # numba asks for its folder when a function is decorated. The rest of the process keeps its own setting.
-    with mock.patch.multiple(numba.config, create=True, CACHE_DIR=str(folder), CACHE_LOCATOR_CLASSES=""):
+    with numba_internals.cache_folder(str(folder)):
         return compiled(function)
 
 
@@ -95,9 +94,8 @@ def code_folder() -> Path | None:
 
 def _parents() -> Iterator[Path]:
     """Folders for machine code in numba's own order: the one asked for, the one of the sources, the user's."""
-    config: Any = numba.config  # its attributes are set at run time, from the environment
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR)
+    if chosen := numba_internals.chosen_folder():
+        yield Path(chosen)
     yield _SOURCES / "__pycache__"
     user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if user.is_absolute():  # it is "~/.cache" for a user without a home
@@ -107,10 +105,9 @@ def _parents() -> Iterator[Path]:
 def _digest() -> str:
     """The name of everything the machine code is made of."""
     found = hashlib.sha256()
-    machine = (binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), platform.machine())
-    for part in (sys.version, numba.__version__, llvmlite.__version__, *machine):
+    for part in (sys.version, *numba_internals.toolchain(), platform.machine()):
         found.update(part.encode() + b"\0")
-    for file in sorted(_SOURCES.glob("*.py")):
+    for file in (*sorted(_SOURCES.glob("*.py")), Path(numba_internals.__file__)):
         found.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:24]
 

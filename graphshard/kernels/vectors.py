@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+
+from graphshard.private.numba_internals import (
+    array_data,
+    call_intrinsic,
+    converted,
+    ir,
+    load,
+    machine_type,
+    pointer_to,
+    store,
+    variable,
+)
 
 AHEAD = 8
 """How many edges ahead rows are prefetched: index arrays have as many entries more than there are edges."""
@@ -25,19 +35,18 @@ class Code:
 
     def __init__(self, context: Any, builder: ir.IRBuilder, dtype: Any) -> None:
         self.context, self.builder = context, builder
-        self.number, self.size = context.get_data_type(dtype), dtype.bitwidth // 8
+        self.number, self.size = machine_type(context, dtype), dtype.bitwidth // 8
 
     def address(self, kind: Any, array: Any) -> Any:
         """Where an array's data begins, as an integer; 0 for None."""
         if isinstance(kind, types.NoneType):
             return I64(0)
-        data = self.context.make_array(kind)(self.context, self.builder, array).data
-        return self.builder.ptrtoint(data, I64)
+        return self.builder.ptrtoint(array_data(self.context, self.builder, kind, array), I64)
 
     def widened(self, kind: Any, value: Any) -> Any:
         """Integers as i64, anything else as it is."""
         is_integer = isinstance(kind, types.Integer)
-        return self.context.cast(self.builder, value, kind, types.int64) if is_integer else value
+        return converted(self.context, self.builder, value, kind, types.int64) if is_integer else value
 
     def element(self, start: Any, number: Any, size: int) -> Any:
         """The address of an element of ``size`` bytes."""
@@ -50,10 +59,10 @@ class Code:
         return loaded if size == 8 else self.builder.sext(loaded, I64)
 
     def load(self, address: Any, kind: ir.Type, align: int) -> Any:
-        return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=align)
+        return load(self.builder, address, kind, align)
 
     def put(self, value: Any, address: Any) -> None:
-        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()), align=self.size)
+        store(self.builder, value, address, align=self.size)
 
     @property
     def lanes(self) -> int:
@@ -63,7 +72,7 @@ class Code:
     def blocks(self, width: Any, body: Callable[[Any, Block], None], at_most: int = _SIZES[0]) -> None:
         """``body(column, block)`` for blocks of no more than ``at_most`` that cover the columns ``0..width-1``."""
         builder = self.builder
-        column = cgutils.alloca_once_value(builder, I64(0))
+        column = variable(builder, I64(0))
         for size in (size for size in _SIZES if size <= at_most):
             test = builder.function.append_basic_block("fits")
             inside = builder.function.append_basic_block("block")
@@ -133,12 +142,10 @@ class Block:
 
     def prefetch(self, address: Any) -> None:
         """Ask for the cache lines of a block that will be read."""
-        pointer = _BYTE.as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         for place in self._places(address):
             # To read, and into every level of cache.
-            self.builder.call(function, [self.builder.inttoptr(place, pointer), I32(0), I32(3), I32(1)])
+            arguments = [self.builder.inttoptr(place, pointer_to(_BYTE)), I32(0), I32(3), I32(1)]
+            call_intrinsic(self.builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
 
     def splat(self, scalar: Any) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -153,9 +160,7 @@ class Block:
     def call(self, name: str, *values: Any) -> Any:
         """An LLVM intrinsic on vectors, such as ``llvm.floor``."""
         letter = {4: "f32", 8: "f64"}[self.code.size]
-        kind = ir.FunctionType(self.vector, [self.vector] * len(values))
-        full = f"{name}.v{self.lanes}{letter}"
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, full), values)
+        return call_intrinsic(self.builder, f"{name}.v{self.lanes}{letter}", self.vector, values)
 
     def exponential(self, x: Any) -> Any:
         """``exp(x)`` for x <= 0.

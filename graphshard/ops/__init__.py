@@ -1,4 +1,4 @@
 """What a rewritten program calls: exchanges, aggregations, random numbers.
 
-Imports: errors, kernels, ranks.
+Imports: errors, kernels, private, ranks.
 """

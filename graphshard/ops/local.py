@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphshard.kernels.random_bits import random_bits
 from graphshard.ops.registration import below_autograd, composite, fake, gradient, operator
-from graphshard.ranks.groups import count_all_reduce, resolve
+from graphshard.ranks.groups import count_all_reduce, device_of_numbers, resolve
 
 
 @composite("pad_halo(Tensor x, SymInt[] recv_splits, Scalar value) -> Tensor")
@@ -111,9 +111,7 @@ def global_count(count: int, group: str) -> int:
     pg = resolve(group)
     if pg is None:
         return count
-    # NCCL moves only device tensors; gloo and simulated ranks take both.
-    device = "cuda" if "nccl" in pg.name() else "cpu"
-    total = torch.tensor([count], dtype=torch.int64, device=device)
+    total = torch.tensor([count], dtype=torch.int64, device=device_of_numbers(pg))
     count_all_reduce(total, pg)
     dist.all_reduce(total, group=pg)
     return int(total.item())

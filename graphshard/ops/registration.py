@@ -26,10 +26,13 @@ from typing import Any
 
 import torch
 
+from graphshard.private.torch_functions import BelowAutograd
+from graphshard.private.torch_ops import OpOverload, schema_of
+
 _NAMESPACE = "graphshard"
 _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
-Overload = torch._ops.OpOverload[..., Any]
+Overload = OpOverload[..., Any]
 
 
 def operator(schema: str) -> Callable[[Callable[..., Any]], Overload]:
@@ -54,7 +57,7 @@ def fake(op: Overload) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates what makes an op's results without computing them."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        torch.library.register_fake(op._schema.name, function, lib=_LIBRARY)
+        torch.library.register_fake(schema_of(op).name, function, lib=_LIBRARY)
         return function
 
     return register
@@ -68,7 +71,7 @@ def gradient(op: Overload) -> Callable[[Any], Any]:
 
     def register(function: Any) -> Any:
         applied = getattr(function, "apply", function)
-        _LIBRARY.impl(op._schema.name, applied, "Autograd")  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(schema_of(op).name, applied, "Autograd")  # type: ignore[no-untyped-call]
         return function
 
     return register
@@ -76,7 +79,7 @@ def gradient(op: Overload) -> Callable[[Any], Any]:
 
 def below_autograd(op: Overload, *args: Any) -> Any:
     """The op's kernel, or what a tracer puts in its place, without its gradient."""
-    with torch._C._AutoDispatchBelowAutograd():
+    with BelowAutograd():
         return op(*args)
 
 

@@ -1,4 +1,4 @@
 """The processes of a job: groups, local launches, simulated ranks, equal starts.
 
-Imports: errors.
+Imports: errors, private.
 """

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from graphshard.private.torch_tensors import entries_of
+
 _CHUNK = 1 << 20
 
 
@@ -21,8 +23,7 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     """Strided tensors that hold all of a tensor's content."""
     if tensor.layout is torch.strided:
         return [tensor]
-    coo = tensor.detach().to_sparse_coo()  # type: ignore[no-untyped-call]
-    return [coo._indices(), coo._values()]
+    return list(entries_of(tensor.detach().to_sparse_coo()))  # type: ignore[no-untyped-call]
 
 
 def checksum(tensor: Tensor) -> Tensor:

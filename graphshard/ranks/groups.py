@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from graphshard.errors import RuntimeMismatch
+from graphshard.private.torch_distributed import backend_of, process_group, sends_device_tensors
 
 # What gloo and NCCL both send as it is (measured); rows of any other dtype travel as bytes.
 _SENT_AS_IS = frozenset(
@@ -27,7 +28,7 @@ _SENT_AS_IS = frozenset(
 
 
 def resolve(group: str) -> ProcessGroup | None:
-    """The process group of that name; None for ``""``. The one use of torch's (private) registry of names.
+    """The process group of that name; None for ``""``.
 
     Raises:
         RuntimeMismatch: no group of that name is registered in this process.
@@ -35,8 +36,8 @@ def resolve(group: str) -> ProcessGroup | None:
     if not group:
         return None
     try:
-        return torch._C._distributed_c10d._resolve_process_group(group)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError) as error:
+        return process_group(group)
+    except LookupError as error:
         raise RuntimeMismatch(f"there is no process group named {group!r} in this process") from error
 
 
@@ -59,6 +60,11 @@ def group_rank(group: str) -> int:
     """This rank's number in the named group; 0 for ``""``."""
     pg = resolve(group)
     return 0 if pg is None else pg.rank()
+
+
+def device_of_numbers(pg: ProcessGroup) -> str:
+    """Where numbers for a collective are made: NCCL moves only device tensors; gloo and simulated ranks take both."""
+    return "cuda" if sends_device_tensors(pg) else "cpu"
 
 
 def all_gather_object(obj: Any, group: str) -> list[Any]:
@@ -100,7 +106,7 @@ def broadcast_first(tensor: Tensor, group: str) -> None:
 def meet_threads(group: str) -> None:
     """Wait for all ranks where they are threads of one process; ranks with a process each need not."""
     pg = resolve(group)
-    if pg is not None and pg.name() == "simulated":
+    if pg is not None and backend_of(pg) == "simulated":
         dist.barrier(group=pg)
 
 

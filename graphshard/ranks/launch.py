@@ -40,6 +40,7 @@ import torch
 import torch.distributed as dist
 
 from graphshard.errors import GraphshardError
+from graphshard.private.torch_export import TRACER
 from graphshard.ranks.memory import with_allocator
 from graphshard.ranks.notes import explain, leave_note, write_whole
 
@@ -47,7 +48,7 @@ __all__ = ["launch"]
 
 T = TypeVar("T")
 
-PRELOADED = ["graphshard.ranks.launch", "graphshard.kernels.preloaded", "torch.export._trace"]
+PRELOADED = ["graphshard.ranks.launch", "graphshard.kernels.preloaded", TRACER]
 """What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
 # A rank whose peer died fails within milliseconds of it; the launching process then sees the dead one first.
 _LINGER_SECONDS = 1.0

@@ -26,10 +26,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import Work, _register_process_group, _unregister_process_group
-from torch.futures import Future
 
 from graphshard.errors import GraphshardError, RuntimeMismatch
+from graphshard.private.torch_distributed import PythonGroup, ready_for_threads, registered
 
 __all__ = ["SimulatedGroup", "run_ranks"]
 
@@ -100,18 +99,6 @@ class _Meeting:
         )
 
 
-class _Done(Work):
-    """The handle of a collective that is over when the call returns."""
-
-    def wait(self, timeout: Any = None) -> bool:  # noqa: ARG002 (torch's signature)
-        return True
-
-    def get_future(self) -> Future[None]:
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
-
-
 def _describe(name: str, tensor: Tensor, *, rows: bool = False) -> str:
     """The call, as text that is equal where two calls fit together; ``rows`` may differ between ranks."""
     shape = ["*", *tensor.shape[1:]] if rows else list(tensor.shape)
@@ -134,89 +121,49 @@ def _reduction(wanted: Any) -> tuple[str, Callable[[Tensor, Tensor], Tensor]]:
     raise GraphshardError(f"simulated ranks know sum, avg, max and min, not {wanted}")
 
 
-class SimulatedGroup(dist.ProcessGroup):
+class SimulatedGroup(PythonGroup):
     """One rank's handle of a simulated group: all-to-all, all-reduce, all-gather, broadcast and barrier.
 
     `torch.distributed`'s functions take it as ``group=``. Other collectives raise torch's own error.
     """
 
     def __init__(self, rank: int, size: int, name: str, meeting: _Meeting) -> None:
-        super().__init__(rank, size)  # type: ignore[call-arg]
-        self._rank, self._size, self._name, self._meeting = rank, size, name, meeting
-
-    def getBackendName(self) -> str:  # noqa: N802 (torch's name)
-        return "simulated"
-
-    @property
-    def group_name(self) -> str:  # type: ignore[override]
-        return self._name
+        super().__init__(rank, size, name, "simulated")
+        self._rank, self._size, self._meeting = rank, size, meeting
 
     def _meet(self, call: str, data: Any) -> list[Any]:
         brought = self._meeting.meet(self._rank, call, data)
         return [brought[rank] for rank in range(self._size)]
 
-    def alltoall_base(
-        self,
-        output: Tensor,
-        input: Tensor,
-        output_splits: Sequence[int],
-        input_splits: Sequence[int],
-        *_: Any,
-    ) -> Work:
-        sent = input.detach().clone().split_with_sizes(self._splits(input, input_splits))
+    def exchange(
+        self, output: Tensor, input: Tensor, output_splits: Sequence[int], input_splits: Sequence[int]
+    ) -> None:
+        sent = input.detach().clone().split_with_sizes(list(input_splits))
         received = [
             parts[self._rank] for parts in self._meet(_describe("all_to_all", input, rows=True), sent)
         ]
-        expected = self._splits(output, output_splits)
-        for source, (part, rows) in enumerate(zip(received, expected, strict=True)):
+        for source, (part, rows) in enumerate(zip(received, output_splits, strict=True)):
             if part.size(0) != rows:
                 raise RuntimeMismatch(
                     f"in an all_to_all, rank {source} sends {part.size(0)} rows to rank {self._rank}, "
                     f"which expects {rows}"
                 )
         output.detach().copy_(torch.cat(received))
-        return _Done()
 
-    def _splits(self, tensor: Tensor, splits: Sequence[int]) -> list[int]:
-        return list(splits) or [tensor.size(0) // self._size] * self._size
+    def reduce_all(self, tensor: Tensor, op: Any) -> None:
+        name, combine = _reduction(op)
+        total = reduce(combine, self._meet(_describe(f"all_reduce_{name}", tensor), tensor.detach().clone()))
+        tensor.detach().copy_(total / self._size if name == "avg" else total)
 
-    def allreduce(self, tensors: list[Tensor], opts: Any = None) -> Work:  # type: ignore[override]
-        wanted = dist.ReduceOp.SUM if opts is None else opts.reduceOp
-        name, combine = _reduction(wanted)
-        for tensor in tensors:
-            terms = self._meet(_describe(f"all_reduce_{name}", tensor), tensor.detach().clone())
-            total = reduce(combine, terms)
-            tensor.detach().copy_(total / self._size if name == "avg" else total)
-        return _Done()
+    def gather_all(self, name: str, tensor: Tensor) -> list[Tensor]:
+        return self._meet(_describe(name, tensor), tensor.detach().clone())
 
-    def allgather(  # type: ignore[override]
-        self, outputs: list[list[Tensor]], inputs: list[Tensor], *_: Any
-    ) -> Work:
-        for slots, tensor in zip(outputs, inputs, strict=True):
-            parts = self._meet(_describe("all_gather", tensor), tensor.detach().clone())
-            for slot, part in zip(slots, parts, strict=True):
-                slot.detach().copy_(part)
-        return _Done()
+    def send_first(self, tensor: Tensor, root: int) -> None:
+        call = _describe(f"broadcast_from_{root}", tensor)
+        tensor.detach().copy_(self._meet(call, tensor.detach().clone())[root])
 
-    def _allgather_base(self, output: Tensor, input: Tensor, *_: Any) -> Work:
-        parts = self._meet(_describe("all_gather_into_tensor", input), input.detach().clone())
-        output.detach().copy_(torch.cat([part.reshape(-1) for part in parts]).view_as(output))
-        return _Done()
-
-    def broadcast(self, tensors: list[Tensor], opts: Any = None) -> Work:  # type: ignore[override]
-        root = 0 if opts is None else opts.rootRank
-        for tensor in tensors:
-            call = _describe(f"broadcast_from_{root}", tensor)
-            tensor.detach().copy_(self._meet(call, tensor.detach().clone())[root])
-        return _Done()
-
-    def barrier(self, *_: Any, **__: Any) -> Work:
+    def meet(self) -> None:
         self._meet("barrier()", None)
-        return _Done()
-
-    # torch >= 2.13 calls two of them by other names.
-    all_to_all_single = alltoall_base  # type: ignore[assignment]
-    all_gather_single = _allgather_base  # type: ignore[assignment]
 
 
 @contextmanager
@@ -224,13 +171,8 @@ def _registered(size: int, meeting: _Meeting) -> Iterator[list[SimulatedGroup]]:
     """The ranks' handles, found by torch under names of their own while the block runs."""
     run = uuid.uuid4().hex
     groups = [SimulatedGroup(rank, size, f"simulated-{run}-{rank}", meeting) for rank in range(size)]
-    for group in groups:
-        _register_process_group(group.group_name, group)  # type: ignore[arg-type]
-    try:
+    with registered({group.group_name: group for group in groups}):
         yield groups
-    finally:
-        for group in groups:
-            _unregister_process_group(group.group_name)  # type: ignore[arg-type]
 
 
 def run_ranks(
@@ -284,9 +226,7 @@ def _run_threads(
     run: Callable[[SimulatedGroup], None], groups: Sequence[SimulatedGroup], meeting: _Meeting
 ) -> list[int]:
     """Run every rank in a thread. Returns the ranks that never ended, which are left behind as daemons."""
-    # The first call of a custom op imports this; several threads importing it at once may see half of it.
-    import torch._dynamo  # noqa: F401
-
+    ready_for_threads()
     threads = [threading.Thread(target=run, args=(group,), daemon=True) for group in groups]
     for thread in threads:
         thread.start()

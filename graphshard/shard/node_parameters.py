@@ -14,7 +14,6 @@ summed over ranks. What leaves the job is whole again and does not depend on the
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from graphshard.errors import ShardError
 from graphshard.graph.roles import Member, Role
 from graphshard.ops.exchange import all_reduce
+from graphshard.private.torch_modules import children_of, parameters_of, with_state
 from graphshard.ranks.equal_start import rows_of_first
 from graphshard.ranks.groups import all_gather_numbers
 from graphshard.shard.shard import Shard
@@ -77,16 +77,13 @@ def _twin(module: nn.Module, parameters: Mapping[int, nn.Parameter], made: dict[
         return made[id(module)]
     children = {
         name: child if child is None else _twin(child, parameters, made)
-        for name, child in module._modules.items()
+        for name, child in children_of(module).items()
     }
-    own = {name: parameters.get(id(parameter), parameter) for name, parameter in module._parameters.items()}
-    changed = any(own[n] is not p for n, p in module._parameters.items())
-    changed |= any(children[n] is not c for n, c in module._modules.items())
-    twin = module
-    if changed:
-        twin = copy.copy(module)
-        vars(twin).update(_parameters=own, _modules=children)
-    made[id(module)] = twin
+    before = parameters_of(module)
+    own = {name: parameters.get(id(parameter), parameter) for name, parameter in before.items()}
+    changed = any(own[n] is not p for n, p in before.items())
+    changed |= any(children[n] is not c for n, c in children_of(module).items())
+    made[id(module)] = twin = with_state(module, own, children) if changed else module
     return twin
 
 

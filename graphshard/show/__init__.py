@@ -1,4 +1,4 @@
 """Programs and their differences as text, and the bytes that they send.
 
-Imports: catalogue, errors, infer, ir, ops.
+Imports: catalogue, errors, infer, ir, ops, private.
 """

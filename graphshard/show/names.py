@@ -14,6 +14,7 @@ from graphshard.catalogue.table import made_by
 from graphshard.ir.identity import identity_of
 from graphshard.ir.placement import Edges, Halo, Joined, Kept, Owned, Placed, Rows, Size, Sorted
 from graphshard.ir.program import Input, Program
+from graphshard.private.torch_ops import OpOverload, schema_of
 
 Key = tuple[int | str, str]
 """What makes a node of one stage the same as a node of another: its identity, and its op."""
@@ -25,8 +26,8 @@ _GRAPH_SIZES = {"num_nodes": "N", "num_edges": "E"}
 
 def op_name(node: fx.Node) -> str:
     """``aten.index_select`` or ``graphshard.halo_sync``: the operator without its overload."""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target._schema.name).replace("::", ".")
+    if isinstance(node.target, OpOverload):
+        return str(schema_of(node.target).name).replace("::", ".")
     if node.op != "call_function":
         return node.op
     function: Any = node.target

@@ -1,4 +1,4 @@
 """The passes that make a program exact on any number of ranks, in the order of the pipeline.
 
-Imports: catalogue, graph, infer, ir, ops.
+Imports: catalogue, graph, infer, ir, ops, private.
 """

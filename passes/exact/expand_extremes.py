@@ -34,6 +34,7 @@ from graphshard.ir.calls import calls
 from graphshard.ir.placement import Edges, Owned, Placed, Rows
 from graphshard.ir.program import Program, replace_results
 from graphshard.ops import local as local_ops
+from graphshard.private.fake_tensors import fake_mode_of
 
 aten = torch.ops.aten
 
@@ -60,7 +61,7 @@ def top(emit: Emitter, values: fx.Node, dims: list[int], reduce: str) -> fx.Node
     """This rank's own extreme over ``dims``, which stay with size 1, of a value without gradient."""
     example = values.meta["val"]
     shape = [1 if dim in dims else size for dim, size in enumerate(example.shape)]
-    with example.fake_mode:
+    with fake_mode_of(example):
         return emit.call(local_ops.extreme, values, dims, reduce, example=example.new_empty(shape))
 
 

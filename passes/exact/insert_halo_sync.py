@@ -31,6 +31,7 @@ from graphshard.ir.placement import Halo, Placed, Placement, reach
 from graphshard.ir.program import Program
 from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
+from graphshard.private.fake_tensors import fake_mode_of, unknown_size
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ def _points_into(node: fx.Node, halo: Halo) -> bool:
 
 def _with_halo(example: Any) -> Any:
     """An example value with a row count of its own: n + h is no expression of n."""
-    mode = example.fake_mode
+    mode = fake_mode_of(example)
     with mode:
-        return example.new_empty((mode.shape_env.create_unbacked_symint(), *example.shape[1:]))
+        return example.new_empty((unknown_size(mode), *example.shape[1:]))
 
 
 def _written_halo(node: fx.Node, placements: Mapping[fx.Node, Placement]) -> Halo:

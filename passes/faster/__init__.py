@@ -1,4 +1,4 @@
 """The passes that make an exact program faster; each can be left out.
 
-Imports: catalogue, errors, infer, ir, ops.
+Imports: catalogue, errors, infer, ir, ops, private.
 """

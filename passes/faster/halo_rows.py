@@ -13,6 +13,7 @@ from graphshard.infer.emitter import Emitter
 from graphshard.infer.row_by_row import renamed
 from graphshard.ir.placement import Halo, Owned, Placed, Rows, Size
 from graphshard.ops import local as local_ops
+from graphshard.private.fake_tensors import fake_mode_of, unknown_size
 
 aten = torch.ops.aten
 SYNC = torch.ops.graphshard.halo_sync.default
@@ -74,9 +75,9 @@ def _word(rows: Rows) -> str:
 def _resized(example: Any, rows: Any) -> Any:
     if not isinstance(example, torch.Tensor) or not example.dim():
         return example
-    mode: Any = getattr(example, "fake_mode")  # noqa: B009 (of a fake tensor)
+    mode = fake_mode_of(example)
     with mode:
-        size = mode.shape_env.create_unbacked_symint() if rows is None else rows
+        size = unknown_size(mode) if rows is None else rows
         return example.new_empty((size, *example.shape[1:]))
 
 

@@ -32,6 +32,7 @@ from graphshard.ops import aggregation
 from graphshard.ops import local as local_ops
 from graphshard.passes.faster.halo_rows import SYNC, synced
 from graphshard.passes.faster.patterns import rows_of
+from graphshard.private.fake_tensors import fake_mode_of
 
 aten = torch.ops.aten
 
@@ -131,7 +132,7 @@ def _projected(program: Program, node: fx.Node) -> fx.Node | None:
 
 def _projection(weight: fx.Node, heads: int) -> Any:
     example = weight.meta["val"]
-    with example.fake_mode:
+    with fake_mode_of(example):
         return example.new_empty((heads, example.shape[1]))
 
 
@@ -150,5 +151,5 @@ def _is_plain_sum(node: Any) -> bool:
 
 def _with_width(node: fx.Node, width: Any) -> Any:
     example = node.meta["val"]
-    with example.fake_mode:
+    with fake_mode_of(example):
         return example.new_empty((example.shape[0], width))

@@ -12,8 +12,10 @@ from support.repository import ROOT
 
 pytest.importorskip("numba")
 
-KERNELS = ROOT / "graphshard" / "kernels"
-FILES = ("dropout_loops", "edge_loops", "extreme_loops", "machine_code", "numba_kernels", "vectors")
+FILES = (
+    *(f"kernels/{name}" for name in ("dropout_loops", "edge_loops", "extreme_loops", "machine_code")),
+    *("kernels/numba_kernels", "kernels/vectors", "private/numba_internals"),
+)
 
 # Row 0 reads the rows 1 and 2 of the table: sums are 1 + 2 in each column, maxima 2 with one tie.
 PROGRAM = """
@@ -40,17 +42,19 @@ RIGHT = [3.0, 3.0, 6.0, 6.0, 2.0, 2.0, 1.0, 1.0]
 
 def install(folder: Path) -> Path:
     """The compiled kernels as a package of their own: importing it does not import torch."""
-    (folder / "graphshard" / "kernels").mkdir(parents=True)
-    for name in ("__init__", "kernels/__init__"):
-        (folder / "graphshard" / f"{name}.py").touch()
+    package = folder / "graphshard"
+    for room in ("kernels", "private"):
+        (package / room).mkdir(parents=True)
+    for name in ("__init__", "kernels/__init__", "private/__init__"):
+        (package / f"{name}.py").touch()
     for name in FILES:
-        (folder / "graphshard" / "kernels" / f"{name}.py").write_bytes((KERNELS / f"{name}.py").read_bytes())
+        (package / f"{name}.py").write_bytes((ROOT / "graphshard" / f"{name}.py").read_bytes())
     return folder
 
 
 def edit(folder: Path, name: str, old: str, new: str) -> None:
     """Change one place of a file, and neither its size nor its time."""
-    file = folder / "graphshard" / "kernels" / f"{name}.py"
+    file = folder / "graphshard" / f"{name}.py"
     text, kept = file.read_text(), file.stat()
     assert old in text
     assert len(old) == len(new)
@@ -83,11 +87,12 @@ def code_in(folder: Path) -> dict[Path, int]:
 
 
 EDITS = {
-    "vectors": ("self.zero = self.constant(0.0)", "self.zero = self.constant(1.0)"),
-    "edge_loops": ("[block.zero] * block.count, add", "[block.full] * block.count, add"),
-    "extreme_loops": ("one = block.constant(1.0)", "one = block.constant(5.0)"),
-    "numba_kernels": ("rowptr[i + 1], i * stride", "rowptr[i + 0], i * stride"),
-    "machine_code": ("numba numbers the files", "numba Numbers the files"),
+    "kernels/vectors": ("self.zero = self.constant(0.0)", "self.zero = self.constant(1.0)"),
+    "kernels/edge_loops": ("[block.zero] * block.count, add", "[block.full] * block.count, add"),
+    "kernels/extreme_loops": ("one = block.constant(1.0)", "one = block.constant(5.0)"),
+    "kernels/numba_kernels": ("rowptr[i + 1], i * stride", "rowptr[i + 0], i * stride"),
+    "kernels/machine_code": ("numba numbers the files", "numba Numbers the files"),
+    "private/numba_internals": ("a type of numba, as", "A type of numba, as"),
 }
 
 
@@ -107,11 +112,12 @@ def test_a_change_of_any_source_is_compiled_anew(tmp_path: Path) -> None:
         found[name] = run(top)[0]
         edit(top, name, new, old)
     assert found == {
-        "vectors": [4.0, 4.0, 7.0, 7.0, *RIGHT[4:]],
-        "edge_loops": [10.0, 10.0, 13.0, 13.0, *RIGHT[4:]],
-        "extreme_loops": [*RIGHT[:6], 5.0, 5.0],
-        "numba_kernels": [0.0, 0.0, 0.0, 0.0, *RIGHT[4:]],
-        "machine_code": RIGHT,
+        "kernels/vectors": [4.0, 4.0, 7.0, 7.0, *RIGHT[4:]],
+        "kernels/edge_loops": [10.0, 10.0, 13.0, 13.0, *RIGHT[4:]],
+        "kernels/extreme_loops": [*RIGHT[:6], 5.0, 5.0],
+        "kernels/numba_kernels": [0.0, 0.0, 0.0, 0.0, *RIGHT[4:]],
+        "kernels/machine_code": RIGHT,
+        "private/numba_internals": RIGHT,
     }
     after = code_in(top)
     assert len(after) == len(before) * (1 + len(EDITS))
@@ -122,7 +128,7 @@ def test_a_change_of_any_source_is_compiled_anew(tmp_path: Path) -> None:
 
 def test_versions_and_processes_share_a_folder(tmp_path: Path) -> None:
     old, new, shared = install(tmp_path / "old"), install(tmp_path / "new"), tmp_path / "shared"
-    edit(new, "vectors", *EDITS["vectors"])
+    edit(new, "kernels/vectors", *EDITS["kernels/vectors"])
     changed = [4.0, 4.0, 7.0, 7.0, *RIGHT[4:]]
     # All at once, each in its own order: which process writes what is left to chance.
     orders = [("float32", "float64"), ("float64", "float32")]

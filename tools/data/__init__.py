@@ -1,4 +1,4 @@
 """Graphs by name or file, for the command line.
 
-Imports: errors, graph.
+Imports: errors, graph, private.
 """

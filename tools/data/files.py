@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
-import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -22,6 +19,8 @@ from torch import Tensor
 
 from graphshard.errors import DataError
 from graphshard.graph.data import GraphData, as_graph_data
+from graphshard.private.pyg import data_classes, import_pyg, is_hetero_data
+from graphshard.private.torch_serialization import unsafe_class
 from graphshard.tools.data.array_pickle import read_array, read_neighbours
 from graphshard.tools.data.node_task import EDGE_KEYS, MASKS, from_tensors, hetero_task
 
@@ -79,7 +78,7 @@ def read_planetoid(options: Options) -> GraphData:
     (root,) = options.read(root="data")
     name = options.argument
     folder = Path(root) / name / "raw"
-    pyg = _import_pyg("torch_geometric.io")
+    pyg = import_pyg("torch_geometric.io")
     if pyg is None:
         raise DataError("planetoid needs PyTorch Geometric: pip install graphshard[pyg]")
     prefix = name.lower()
@@ -112,25 +111,25 @@ def read_torch(options: Options) -> GraphData:
     seed, trust = options.read(seed=0, trust=0)
     path = _existing(options.argument)
     try:
-        with torch.serialization.safe_globals(_pyg_classes()):
+        with torch.serialization.safe_globals(data_classes()):
             data = torch.load(path, map_location="cpu", weights_only=not trust)
     except (OSError, RuntimeError, EOFError, AttributeError, ImportError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read with torch.load: {error}") from error
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", str(error))
+        unsafe = unsafe_class(error)
         if unsafe is None:
             raise DataError(
                 f"{path} cannot be read with torch.load: it is not a file of torch.save"
             ) from error
         raise DataError(
-            f"{path} holds {unsafe[1]}, which could run code when read: if you trust the file, use "
+            f"{path} holds {unsafe}, which could run code when read: if you trust the file, use "
             f"'{options.argument}?trust=1'"
         ) from error
     if isinstance(data, (tuple, list)):
         raise DataError(
             f"{path} holds a {type(data).__name__} (a dataset of many graphs?): save one Data object"
         )
-    if any(base.__name__ == "HeteroData" for base in type(data).__mro__):
+    if is_hetero_data(data):
         return hetero_task(data, path.stem, seed)
     values = data.to_dict() if hasattr(data, "to_dict") else data
     if not isinstance(values, Mapping):
@@ -139,28 +138,6 @@ def read_torch(options: Options) -> GraphData:
         return replace(as_graph_data(values), name=path.stem)
     tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
     return from_tensors(tensors, path.stem, seed)
-
-
-def _import_pyg(module: str) -> Any:
-    """A module of PyG, or None where PyG is not installed; its deprecation warnings are not ours."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return importlib.import_module(module)
-    except ImportError:
-        return None
-
-
-def _pyg_classes() -> list[Any]:
-    """What a pickled ``Data`` or ``HeteroData`` is made of, all of it plain data; other versions lack some."""
-    data, storage = _import_pyg("torch_geometric.data.data"), _import_pyg("torch_geometric.data.storage")
-    hetero = _import_pyg("torch_geometric.data.hetero_data")
-    names = (
-        *((data, name) for name in ("Data", "DataEdgeAttr", "DataTensorAttr")),
-        *((hetero, name) for name in ("HeteroData",)),
-        *((storage, name) for name in ("GlobalStorage", "BaseStorage", "NodeStorage", "EdgeStorage")),
-    )
-    return [getattr(module, name) for module, name in names if hasattr(module, name)]
 
 
 def read_npz(options: Options) -> GraphData:

@@ -1,0 +1,25 @@
+"""Fake tensors: shapes and dtypes without data, as the nodes of a captured graph have them in ``meta["val"]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch._subclasses import FakeTensor
+
+__all__ = ["FakeTensor", "fake_mode_of", "unknown_size"]
+
+
+def fake_mode_of(value: Any) -> Any:
+    """The mode that a fake tensor was made in, a context in which ops take fake tensors; None of anything else.
+
+    Relies on ``FakeTensor.fake_mode``, and on ``FakeTensorMode.from_tensor`` where a caller makes one of a tensor.
+    """
+    return value.fake_mode if isinstance(value, FakeTensor) else None
+
+
+def unknown_size(mode: Any) -> Any:
+    """A new ``torch.SymInt`` that equals no other size: a number of rows that is known at run time only.
+
+    Relies on ``FakeTensorMode.shape_env`` and ``ShapeEnv.create_unbacked_symint``.
+    """
+    return mode.shape_env.create_unbacked_symint()

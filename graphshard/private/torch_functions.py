@@ -1,0 +1,80 @@
+"""Functions of torch: custom ``autograd.Function``s, functions of C that can be replaced, modes of dispatch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "SPARSE_MM",
+    "BelowAutograd",
+    "TorchDispatchMode",
+    "bound_apply",
+    "function_apply",
+    "is_of_library_op",
+    "replaced_apply",
+    "replaced_losses",
+]
+
+SPARSE_MM = "_sparse_mm"
+"""The ``__name__`` of what ``__torch_function__`` is given for ``torch.sparse.mm``."""
+
+
+BelowAutograd = torch._C._AutoDispatchBelowAutograd
+"""A context inside of which ops run their kernels, or a tracer's, and not what is registered for ``Autograd``."""
+
+
+def function_apply() -> Any:
+    """``autograd.Function.apply`` as it is now, before it is bound to a class.
+
+    Relies on its being a classmethod, of Python or (since torch 2.14) of C, which has no ``__func__``.
+    """
+    return inspect.getattr_static(torch.autograd.Function, "apply")
+
+
+def bound_apply(apply: Any, function: type) -> Callable[..., Any]:
+    """What :func:`function_apply` gave, for one class: ``bound_apply(apply, MyFunction)(x)``.
+
+    Relies on what stands in the class binding by ``__get__``.
+    """
+    bound: Callable[..., Any] = apply.__get__(None, function)
+    return bound
+
+
+@contextmanager
+def replaced_apply(apply: Any) -> Iterator[None]:
+    """Inside the block, ``autograd.Function`` has this classmethod in the place of its ``apply``.
+
+    Relies on every ``autograd.Function`` finding ``apply`` in ``torch.autograd.Function``, where it can be set.
+    """
+    with mock.patch.object(torch.autograd.Function, "apply", apply):
+        yield
+
+
+def is_of_library_op(function: type) -> bool:
+    """Whether an ``autograd.Function`` is the one that ``torch.library`` made for an op with a backward.
+
+    Relies on the module in which it makes them, ``torch._library.autograd``.
+    """
+    return function.__module__ == "torch._library.autograd"
+
+
+@contextmanager
+def replaced_losses(*, multi_margin_loss: Any, multilabel_margin_loss: Any) -> Iterator[None]:
+    """Inside the block, functions of ``torch.nn.functional`` call these in place of ``torch._C._nn``'s.
+
+    Relies on it calling ``torch._C._nn.multi_margin_loss(input, target, p, margin, weight, reduction)`` and
+    ``torch._C._nn.multilabel_margin_loss(input, target, reduction)``, found anew in each call.
+    """
+    losses = torch._C._nn
+    with (
+        mock.patch.object(losses, "multi_margin_loss", multi_margin_loss),
+        mock.patch.object(losses, "multilabel_margin_loss", multilabel_margin_loss),
+    ):
+        yield

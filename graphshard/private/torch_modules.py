@@ -1,0 +1,86 @@
+"""What an ``nn.Module`` keeps in dicts of its own, and how PyTorch's batch norms are written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from unittest import mock
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+__all__ = [
+    "BatchNorm",
+    "check_input_dim",
+    "children_of",
+    "has_backward_hooks",
+    "parameters_of",
+    "share_state",
+    "with_state",
+    "without_batch_size_check",
+]
+
+
+def share_state(module: nn.Module, other: nn.Module) -> None:
+    """Let a module have the parameters, buffers and submodules of another: one set of dicts, whoever writes there.
+
+    Relies on ``nn.Module`` keeping them in ``_parameters``, ``_buffers``, ``_modules`` and
+    ``_non_persistent_buffers_set``, and nowhere else.
+    """
+    module._parameters = other._parameters
+    module._buffers = other._buffers
+    module._modules = other._modules
+    module._non_persistent_buffers_set = other._non_persistent_buffers_set
+
+
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The module's own parameters by name, with those that are None, which ``named_parameters`` leaves out.
+
+    Relies on ``nn.Module._parameters``.
+    """
+    return dict(module._parameters)
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The module's own submodules by name: each name of one that has two, and those that are None.
+
+    Relies on ``nn.Module._modules``; ``named_children`` leaves both out.
+    """
+    return dict(module._modules)
+
+
+def with_state(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter | None], children: Mapping[str, nn.Module | None]
+) -> nn.Module:
+    """A shallow copy of a module with these parameters and submodules; the module stays as it is.
+
+    Relies on ``nn.Module._parameters`` and ``_modules``, which a copy shares until it is given others.
+    """
+    twin = copy.copy(module)
+    vars(twin).update(_parameters=dict(parameters), _modules=dict(children))
+    return twin
+
+
+def has_backward_hooks(module: nn.Module) -> bool:
+    """Whether something is called when gradients pass the module.
+
+    Relies on ``nn.Module._backward_hooks`` and ``_backward_pre_hooks``.
+    """
+    return bool(module._backward_hooks or module._backward_pre_hooks)
+
+
+def check_input_dim(norm: BatchNorm, x: Tensor) -> None:
+    """Raise what a batch norm raises of an input of other dims than its own. Relies on ``_check_input_dim``."""
+    norm._check_input_dim(x)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def without_batch_size_check() -> Iterator[None]:
+    """Inside the block, ``torch.nn.functional`` normalises batches without looking at their number of rows.
+
+    Relies on ``F.batch_norm`` and ``F.instance_norm`` calling ``F._verify_batch_size``, found anew in each call.
+    """
+    with mock.patch.object(F, "_verify_batch_size", return_value=None):
+        yield
