@@ -21,8 +21,9 @@ from graphshard.check.verify import Parts, Setting, Verification
 from graphshard.graph.roles import as_member
 from graphshard.infer.emitter import Emitter
 from graphshard.ir.program import Program
+from graphshard.options import Options
 from graphshard.passes.exact.infer_placement import InferPlacement
-from graphshard.passes.pipeline import Options, Pipeline
+from graphshard.passes.pipeline import Pipeline
 from graphshard.preview import argument_specs, describe
 from graphshard.shard.node_parameters import sets_of
 from graphshard.show.differ import Diff

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def check_pass(
 def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program, Pass]:
     """The program as it comes to a pass that makes it faster, and that pass; ``without`` some before it."""
     program = program_of(model)
-    for step in replace(Options(), **{name: True}).all_passes():
+    for step in _with(name).all_passes():
         InferPlacement().run(program)
         if step.name == name:
             return program, step
@@ -77,6 +77,12 @@ def before_pass(model: nn.Module, name: str, without: str = "") -> tuple[Program
             step.run(program)
         program.graph.eliminate_dead_code()
     raise AssertionError(f"no pass {name}")
+
+
+def _with(name: str) -> Options:
+    """The default passes, and this one."""
+    chosen: dict[str, Any] = {name: True}
+    return Options(**chosen)
 
 
 def check_faster(
