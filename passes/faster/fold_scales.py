@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
 
+from graphshard.catalogue.call import shape_of
 from graphshard.infer.constants import constant_values, last_of
 from graphshard.infer.emitter import Emitter
+from graphshard.infer.match import call, matches
 from graphshard.ir.placement import Owned
 from graphshard.ir.program import Program
 from graphshard.ops import aggregation
@@ -57,22 +59,24 @@ class FoldScales:
         return edits
 
 
-_HOW: dict[Any, str] = {aten.div.Tensor: "divide", aten.mul.Tensor: "multiply"}
+_SUM = call(aggregation.weighted_sum, "table", "weight", "structure", name="sum")
+_SCALED = {
+    "divide": call(aten.div.Tensor, _SUM, "factor"),
+    "multiply": call(aten.mul.Tensor, _SUM, "factor", commutes=True),
+}
 
 
 def _scaled(node: fx.Node, constants: Collection[fx.Node]) -> tuple[fx.Node, fx.Node, str] | None:
     """The sum that a call scales, the scale of each row, and whether it multiplies or divides."""
-    how = _HOW.get(node.target)
-    if how is None or len(node.args) != 2 or node.kwargs:
-        return None
-    pairs: list[Any] = [node.args, *([node.args[::-1]] if how == "multiply" else [])]
-    for total, factor in pairs:
-        if getattr(total, "target", None) is not aggregation.weighted_sum or len(total.users) != 1:
-            continue
-        weight, scale = total.args[1], spread(factor)
-        known = scale is not None and scale in constants and (weight is None or weight in constants)
-        wide = isinstance(factor, fx.Node) and len(factor.meta["val"].shape) == len(total.meta["val"].shape)
-        if known and wide and isinstance(rows_of(total), Owned) and rows_of(scale) == rows_of(total):
-            assert scale is not None
-            return total, scale, how
+    for how, pattern in _SCALED.items():
+        for found in matches(pattern, node):
+            total, weight, factor = found["sum"], found["weight"], found["factor"]
+            scale = spread(factor)
+            known = scale is not None and scale in constants and (weight is None or weight in constants)
+            wide = isinstance(factor, fx.Node) and len(shape_of(factor)) == len(shape_of(total))
+            if not known or not wide or len(total.users) != 1 or not isinstance(rows_of(total), Owned):
+                continue
+            if rows_of(scale) == rows_of(total):
+                assert scale is not None
+                return total, scale, how
     return None

@@ -29,6 +29,7 @@ from graphshard.catalogue.scatter import is_by_source
 from graphshard.infer.constants import constant_size, constant_values, constants_first, last_of
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.match import call, match, matches
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Owned, Rows
 from graphshard.ir.program import Program
@@ -45,6 +46,12 @@ from graphshard.passes.faster.patterns import (
 )
 
 aten = torch.ops.aten
+
+
+_SOFTMAX = call(aten.div, call(aten.exp, call(aten.sub, "scores", "top"), name="power"), "total")
+_PLUS = call(aten.add, "table", "small")
+_DOT = call(aten.sum, call(aten.mul, "q", "k", name="product"), "dims", optional=("keepdim",))
+_MESSAGE = call(aten.mul, "weight", "message", commutes=True)
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,18 @@ class _Lowering:
 
     def softmax(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
         """``exp(s - max) / (sum + small)``, as PyG's ``softmax`` and most people write it."""
-        if not calls(node, aten.div) or not calls(node.args[0], aten.exp):
+        found = match(_SOFTMAX, node)
+        if found is None:
             return None
-        power: Any = node.args[0]
-        total, shifted = self._gathered(node.args[1]), power.args[0]
-        top = self._gathered(shifted.args[1]) if calls(shifted, aten.sub) else None
+        power, scores = found["power"], found["scores"]
+        total, top = self._gathered(found["total"]), self._gathered(found["top"])
         if total is None or top is None or total.index is not top.index:
             return None
         table, small = total.table, 0.0
-        if calls(table, aten.add) and isinstance(table.args[1], (int, float)):
-            added: Any = table.args
-            table, small = added[0], float(added[1])
-        scores, sums, maxima = shifted.args[0], scattered(table), scattered(top.table)
+        added = match(_PLUS, table)
+        if added is not None and isinstance(added["small"], (int, float)):
+            table, small = added["table"], float(added["small"])
+        sums, maxima = scattered(table), scattered(top.table)
         if sums is None or maxima is None or not isinstance(rows_of(table), Owned):
             return None
         kinds = (sums.reduce, sums.empty, maxima.reduce, maxima.empty, maxima.include_self)
@@ -105,16 +112,16 @@ class _Lowering:
 
     def dots(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
         """``(q[dst] * k[src]).sum(-1)``."""
-        product: Any = node.args[0] if node.args else None
-        if not calls(node, aten.sum) or not calls(product, aten.mul) or len(node.args) < 2:
+        found = match(_DOT, node)
+        if found is None or found["keepdim"]:
             return None
-        ndim, over = len(shape_of(product)), list(node.args[1])  # type: ignore[arg-type]
-        if over not in ([-1], [ndim - 1]) or (len(node.args) > 2 and node.args[2]):
+        ndim = len(shape_of(found["product"]))
+        if list(found["dims"]) not in ([-1], [ndim - 1]):
             return None
-        q, k = map(self._gathered, product.args)
+        q, k = map(self._gathered, (found["q"], found["k"]))
         if q is None or k is None or ndim not in (2, 3):
             return None
-        tables = [_cast(emit, found.table, node.meta["val"].dtype) for found in (q, k)]
+        tables = [_cast(emit, end.table, node.meta["val"].dtype) for end in (q, k)]
         if shape_of(q.table)[1:] != shape_of(k.table)[1:]:
             return None
         if _is_foreign(q.index) and not _is_foreign(k.index):
@@ -123,8 +130,8 @@ class _Lowering:
         if ndim == 2:
             tables = [emit.call(aten.unsqueeze.default, t, 1) for t in tables]
         example = node.meta["val"] if ndim == 3 else node.meta["val"].unsqueeze(-1)
-        found = emit.call(aggregation.dots, *tables, structure, example=example)
-        return found if ndim == 3 else emit.call(aten.squeeze.dim, found, 1)
+        scores = emit.call(aggregation.dots, *tables, structure, example=example)
+        return scores if ndim == 3 else emit.call(aten.squeeze.dim, scores, 1)
 
     def scatter(self, emit: Emitter, node: fx.Node) -> fx.Node | None:
         """A sum, mean or extreme of edge rows by one end of the edges."""
@@ -174,14 +181,13 @@ class _Lowering:
         if (source := self._gathered(values)) is not None:
             structure = self._structure(Gathered(found.base, found.index), source)
             return emit.call(aggregation.weighted_sum, source.table, None, structure, example=example)
-        if calls(values, aten.mul):
-            for weight, message in (values.args, values.args[::-1]):
-                source, weights = self._gathered(message), self._weight(weight, values)
-                if source is not None and weights is not None:
-                    structure = self._structure(Gathered(found.base, found.index), source)
-                    # A product of two dtypes is of the wider one.
-                    table, weights = (_cast(emit, n, example.dtype) for n in (source.table, weights))
-                    return emit.call(aggregation.weighted_sum, table, weights, structure, example=example)
+        for product in matches(_MESSAGE, values):
+            source, weights = self._gathered(product["message"]), self._weight(product["weight"], values)
+            if source is not None and weights is not None:
+                structure = self._structure(Gathered(found.base, found.index), source)
+                # A product of two dtypes is of the wider one.
+                table, weights = (_cast(emit, n, example.dtype) for n in (source.table, weights))
+                return emit.call(aggregation.weighted_sum, table, weights, structure, example=example)
         structure, end = self._with_end(found.index, found.base)
         if end == "column":
             structure = self._structure(*[Gathered(found.base, found.index)] * 2)

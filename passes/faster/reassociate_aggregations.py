@@ -25,7 +25,7 @@ from torch import fx
 from graphshard.catalogue.call import shape_of
 from graphshard.infer.constants import constant_values
 from graphshard.infer.emitter import Emitter
-from graphshard.ir.calls import calls
+from graphshard.infer.match import call, either, match, matches
 from graphshard.ir.placement import Halo, Owned, Placed
 from graphshard.ir.program import Program
 from graphshard.ops import aggregation
@@ -54,48 +54,63 @@ class ReassociateAggregations:
         return edits
 
 
+_PRODUCT = (aten.linear, aten.matmul, aten.mm)
+_SUM = call(aggregation.weighted_sum, "table", "weight", "structure", name="sum")
+_OUTSIDE = call(_PRODUCT, _SUM, "matrix", optional=("bias",))
+_INNER = call(_PRODUCT, "x", "matrix", optional=("bias",), name="product")
+_INSIDE = call(
+    aggregation.weighted_sum,
+    either(call(SYNC, _INNER, "index", "send", "recv", "group", name="table"), _INNER),
+    "weight",
+    "structure",
+)
+_HEADS = call(aten.linear, "x", "matrix", name="product")
+_PROJECTION = call(
+    aten.sum,
+    call(
+        aten.mul,
+        either(call((aten.view, aten.reshape), _HEADS, "shape", name="heads"), _HEADS),
+        "a",
+        commutes=True,
+    ),
+    "dims",
+)
+
+
 def _after(program: Program, node: fx.Node) -> fx.Node | None:
     """``linear(weighted_sum(h, w, A), W, b)`` where the product makes rows shorter and h changes every step."""
-    if not calls(node, *_PRODUCTS) or len(shape_of(node)) != 2 or not node.args:
+    found = match(_OUTSIDE, node)
+    if found is None or len(shape_of(node)) != 2 or not _is_plain_sum(found["sum"]):
         return None
-    total: Any = node.args[0]
-    if not _is_plain_sum(total) or len(total.users) != 1 or total in constant_values(program):
+    total, table = found["sum"], found["table"]
+    if len(total.users) != 1 or total in constant_values(program) or total.meta["placement"].mirror:
         return None
-    inside, out = shape_of(total)[1], shape_of(node)[1]
-    if (
-        not (isinstance(inside, int) and isinstance(out, int) and out < inside)
-        or total.meta["placement"].mirror
-    ):
+    if not _is_longer(shape_of(total)[1], shape_of(node)[1]):
         return None
-    table, weight, structure = total.args
-    bias = node.args[2] if calls(node, aten.linear) and len(node.args) > 2 else None
-    emit = Emitter(program, node)
+    emit, out = Emitter(program, node), shape_of(node)[1]
     with emit.before(node):
-        short = emit.call(node.target, table, node.args[1], example=_with_width(table, out))
-        made = emit.call(aggregation.weighted_sum, short, weight, structure, example=node.meta["val"])
-        if bias is not None:
-            made = emit.call(aten.add.Tensor, made, bias, example=node.meta["val"])
+        short = emit.call(node.target, table, found["matrix"], example=_with_width(table, out))
+        rest = (found["weight"], found["structure"])
+        made = emit.call(aggregation.weighted_sum, short, *rest, example=node.meta["val"])
+        if found["bias"] is not None:
+            made = emit.call(aten.add.Tensor, made, found["bias"], example=node.meta["val"])
     return made
 
 
 def _before(program: Program, node: fx.Node) -> fx.Node | None:
     """``weighted_sum(linear(x, W), w, A)`` of a constant x, or where the product makes rows longer."""
-    if not _is_plain_sum(node) or node.meta["placement"].mirror:
+    found = match(_INSIDE, node)
+    if found is None or not _is_plain_sum(node) or node.meta["placement"].mirror:
         return None
-    arguments: Any = node.args
-    table, weight, structure = arguments
-    sync = table if getattr(table, "target", None) is SYNC else None
-    product: Any = sync.args[0] if sync is not None else table
-    has_bias = calls(product, aten.linear) and len(product.args) > 2 and product.args[2] is not None
-    if not calls(product, *_PRODUCTS) or len(shape_of(product)) != 2 or has_bias:
+    product, x, matrix, weight = (found[name] for name in ("product", "x", "matrix", "weight"))
+    sync = found.get("table")
+    if len(shape_of(product)) != 2 or found["bias"] is not None:
         return None
-    x, w = product.args[:2]
-    if rows_of(x) != rows_of(product) or rows_of(w) is not None:
+    if rows_of(x) != rows_of(product) or rows_of(matrix) is not None:
         return None
-    constant, once = x in constant_values(program), len(product.users) == len(table.users) == 1
-    inside, out = shape_of(x)[1], shape_of(product)[1]
-    longer = isinstance(inside, int) and isinstance(out, int) and inside < out
-    if not (constant or (longer and once)) or (weight is not None and rows_of(weight) is None):
+    constant, once = x in constant_values(program), len(product.users) == len(node.args[0].users) == 1  # type: ignore[union-attr]
+    longer = once and _is_longer(shape_of(product)[1], shape_of(x)[1])
+    if not (constant or longer) or (weight is not None and rows_of(weight) is None):
         return None
     emit = Emitter(program, node)
     with emit.before(node):
@@ -104,29 +119,30 @@ def _before(program: Program, node: fx.Node) -> fx.Node | None:
             halo = rows_of(sync)
             assert isinstance(halo, Halo)
             rows = synced(emit, x, halo)
-        total = emit.call(
-            aggregation.weighted_sum, rows, weight, structure, example=_with_width(node, shape_of(x)[1])
-        )
-        return emit.call(product.target, total, w, example=node.meta["val"])
+        short = _with_width(node, shape_of(x)[1])
+        total = emit.call(aggregation.weighted_sum, rows, weight, found["structure"], example=short)
+        return emit.call(product.target, total, matrix, example=node.meta["val"])
+
+
+def _is_longer(a: Any, b: Any) -> bool:
+    """Whether one width is larger than another, both being known."""
+    return isinstance(a, int) and isinstance(b, int) and a > b
 
 
 def _projected(program: Program, node: fx.Node) -> fx.Node | None:
     """``(linear(x, W).view(-1, H, C) * a).sum(-1)`` with the same ``a [1, H, C]`` for every row."""
-    scaled: Any = node.args[0] if node.args else None
-    if not calls(node, aten.sum) or list(node.args[1:]) not in ([[-1]], [[2]]) or not calls(scaled, aten.mul):
-        return None
-    for heads, a in (scaled.args, scaled.args[::-1]):
-        product: Any = heads.args[0] if calls(heads, aten.view, aten.reshape) else heads
-        if not calls(product, aten.linear) or len(product.args) != 2 or not isinstance(a, fx.Node):
+    for found in matches(_PROJECTION, node):
+        x, matrix, a = (found[name] for name in ("x", "matrix", "a"))
+        sizes = shape_of(found.get("heads", found["product"]))
+        if list(found["dims"]) not in ([-1], [2]) or not isinstance(a, fx.Node):
             continue
-        x, weight = product.args
-        sizes, known = shape_of(heads), rows_of(x) is not None and rows_of(weight) is None is rows_of(a)
+        known = rows_of(x) is not None and rows_of(matrix) is None is rows_of(a)
         if not known or len(sizes) != 3 or shape_of(a) != (1, *sizes[1:]) or len(shape_of(x)) != 2:
             continue
         emit = Emitter(program, node)
         with emit.before(node):
-            short = emit.call(local_ops.project_weight, weight, a, example=_projection(weight, sizes[1]))
-            return emit.call(product.target, x, short, example=node.meta["val"])
+            short = emit.call(local_ops.project_weight, matrix, a, example=_projection(matrix, sizes[1]))
+            return emit.call(found["product"].target, x, short, example=node.meta["val"])
     return None
 
 
@@ -134,9 +150,6 @@ def _projection(weight: fx.Node, heads: int) -> Any:
     example = weight.meta["val"]
     with fake_mode_of(example):
         return example.new_empty((heads, example.shape[1]))
-
-
-_PRODUCTS = (aten.linear, aten.matmul, aten.mm)
 
 
 def _is_plain_sum(node: Any) -> bool:

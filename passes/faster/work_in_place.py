@@ -20,6 +20,7 @@ from graphshard.catalogue.record import Trait
 from graphshard.catalogue.table import has_trait
 from graphshard.infer.constants import constant_values
 from graphshard.infer.emitter import Emitter
+from graphshard.infer.match import Found, call, match, matches
 from graphshard.ir.program import Program
 from graphshard.ops import dropout
 from graphshard.passes.faster.patterns import rows_of
@@ -48,21 +49,22 @@ class WorkInPlace:
         return edits
 
 
+_TOTAL = call(aten.add.Tensor, "total", "other", commutes=True)
+_PRODUCT = call(aten.linear.default, "x", "matrix", optional=("bias",))
+
+
 def _rewritten(program: Program, node: fx.Node, constants: frozenset[fx.Node]) -> fx.Node | None:
     emit = Emitter(program, node)
     with emit.before(node):
         if (over := _OVER.get(node.target)) is not None and _may_write(node.args[0], node, constants):
             return emit.call(over, *node.args, example=node.meta["val"])
-        if node.target is not aten.add.Tensor or len(node.args) != 2 or node.kwargs:
-            return None
-        for total, other in (node.args, node.args[::-1]):
+        for found in matches(_TOTAL, node):
+            total, other = found["total"], found["other"]
             if not _may_write(total, node, constants) or not isinstance(other, fx.Node) or other is total:
                 continue
-            if _is_product(other, constants):
-                x, weight = other.args[:2]
-                return emit.call(
-                    aten.addmm_.default, total, x, emit.call(aten.t.default, weight), example=node.meta["val"]
-                )
+            if (product := _product(other, constants)) is not None:
+                matrix = emit.call(aten.t.default, product["matrix"])
+                return emit.call(aten.addmm_.default, total, product["x"], matrix, example=node.meta["val"])
             return emit.call(aten.add_.Tensor, total, other, example=node.meta["val"])
     return None
 
@@ -85,8 +87,10 @@ def _tail(node: fx.Node) -> tuple[Any, ...]:
     return shape_of(node)[1:]
 
 
-def _is_product(node: fx.Node, constants: frozenset[fx.Node]) -> bool:
+def _product(node: fx.Node, constants: frozenset[fx.Node]) -> Found | None:
     """A 2-D linear layer without bias that nothing else reads."""
-    has_bias = len(node.args) > 2 and node.args[2] is not None
+    found = match(_PRODUCT, node)
     once = len(node.users) == 1 and node not in constants
-    return node.target is aten.linear.default and once and not has_bias and len(shape_of(node)) == 2
+    return (
+        found if found is not None and found["bias"] is None and once and len(shape_of(node)) == 2 else None
+    )
