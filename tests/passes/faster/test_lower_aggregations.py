@@ -96,3 +96,17 @@ def test_near_misses(forward, called: dict[str, int]) -> None:
     found = [getattr(n.target, "__name__", str(n.target)) for n in program.graph.nodes]
     for name, count in called.items():
         assert sum(name == f.split(".")[0] for f in found) == count
+
+
+def steeper(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    """No softmax: twice the maximum is subtracted."""
+    scores, dst = self.lin(x)[edge_index[0]][:, 0], edge_index[1]
+    top = scores.new_zeros(x.size(0)).scatter_reduce(0, dst, scores.detach(), "amax", include_self=False)
+    power = torch.sub(scores, top[dst], alpha=2).exp()
+    return power / (scores.new_zeros(x.size(0)).index_add(0, dst, power)[dst] + 1e-16)
+
+
+def test_what_only_looks_like_a_softmax_is_none() -> None:
+    program, step = before_pass(model_of(steeper), PASS)
+    step.run(program)
+    assert "edge_softmax" not in step_ops(program)
