@@ -102,7 +102,7 @@ def unpack_constant_indices(exported: ExportedProgram) -> None:
         if node.target is not torch.ops.aten.index.Tensor or len(node.args[1]) != 1:
             continue
         source, (index,) = node.args
-        while str(index.target) in _COPIES:
+        while calls(index, *_COPIES):
             index = index.args[0]
         constant = exported.constants.get(names.get(index.name, ""))
         if constant is None or constant.dim() != 1 or constant.dtype != torch.int64:
@@ -114,7 +114,7 @@ def unpack_constant_indices(exported: ExportedProgram) -> None:
         graph.erase_node(node)
 
 
-_COPIES = tuple(f"aten.{name}.default" for name in ("clone", "detach", "lift_fresh_copy", "alias"))
+_COPIES = (aten.clone, aten.detach, aten.lift_fresh_copy, aten.alias)
 
 
 def _like(graph: fx.Graph, origin: fx.Node, target: Any, *args: Any) -> fx.Node:

@@ -12,6 +12,7 @@ from torch import fx
 from graphshard.catalogue.call import Call, same_rows
 from graphshard.catalogue.record import Ops
 from graphshard.catalogue.shape import single_pointing
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Pointing, Points, Rows, Size, join, widest
 
 aten = torch.ops.aten
@@ -110,7 +111,7 @@ def split(call: Call) -> Placement:
     if placed.dims[dim] is not None:
         call.refuse(f"cuts the rows {placed.dims[dim]}, whose order is not the same on the ranks")
     pieces = call.node.meta["val"]
-    if "unbind" not in str(call.node.target):
+    if not calls(call.node, aten.unbind):
         if isinstance(placed.points, tuple) and dim == 0:
             placed = replace(placed, points=single_pointing(call, placed.points))
         return tuple(placed for _ in pieces)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from graphshard.catalogue.call import Call, operator_name
+from graphshard.catalogue.call import Call
 from graphshard.catalogue.edits import ExtremeOverRows, Rewrite, StackOverRanks, StatisticOverRows
 from graphshard.catalogue.record import Ops, over
+from graphshard.ir.calls import calls
 from graphshard.ir.placement import Placed, Placement, Rows
 from graphshard.ops import stack
 
@@ -67,7 +68,7 @@ def extreme(call: Call) -> Placement:
     """``amax``, ``max``, ``argmax`` and their kind: over rows, ties may span ranks."""
     placed = call.values("self")
     dims = reduced_dims(call, len(placed.dims))
-    if call.get("dim") is None and "arg" in operator_name(call.node) and placed.sharded:
+    if call.get("dim") is None and calls(call.node, aten.argmax, aten.argmin) and placed.sharded:
         if placed.sharded != (0,) or not all(isinstance(n, int) for n in call.shape("self")[1:]):
             call.refuse("numbers the elements of a tensor whose rows are not in dim 0", "name the dim")
     elif any(placed.dims[d] is not None for d in dims) and _is_complex(call):

@@ -15,6 +15,8 @@ from graphshard.ops import dropout
 from graphshard.ops import local as local_ops
 from graphshard.private.torch_functions import TorchDispatchMode
 
+aten = torch.ops.aten
+
 
 class _NoDropout(TorchFunctionMode):
     """``F.dropout`` as the identity."""
@@ -34,24 +36,24 @@ class _FixedNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if str(func) == "aten.rrelu_with_noise.default" and len(args) > 4 and args[4]:
+        if func is aten.rrelu_with_noise.default and len(args) > 4 and args[4]:
             x, slopes, lower, upper = args[:4]
             slopes.copy_(torch.where(x <= 0, lower + _UNIFORM * (upper - lower), 1.0))  # read by its backward
             return result.copy_(x * slopes)
-        fixed = _FIXED.get(str(func))
+        fixed = _FIXED.get(func)
         return result if fixed is None else result.copy_(torch.as_tensor(fixed(*args)))
 
 
-_FIXED: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(("aten.rand.default", "aten.rand_like.default"), lambda *_: _UNIFORM),
-    **dict.fromkeys(("aten.randn.default", "aten.randn_like.default"), lambda *_: 0.0),
-    "aten.bernoulli.default": lambda x, *_: x > _UNIFORM,
-    "aten.bernoulli_.float": lambda _x, p=0.5, *_: p > _UNIFORM,
-    "aten.exponential_.default": lambda _x, rate=1.0, *_: -math.log1p(-_UNIFORM) / rate,
-    "aten.uniform_.default": lambda _x, low=0.0, high=1.0, *_: low + _UNIFORM * (high - low),
-    "aten.normal_.default": lambda _x, mean=0.0, *_: mean,
-    "aten.randint_like.default": lambda _x, high, *_: math.floor(_UNIFORM * high),
-    "aten.randint_like.low_dtype": lambda _x, low, high, *_: low + math.floor(_UNIFORM * (high - low)),
+_FIXED: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((aten.rand.default, aten.rand_like.default), lambda *_: _UNIFORM),
+    **dict.fromkeys((aten.randn.default, aten.randn_like.default), lambda *_: 0.0),
+    aten.bernoulli.default: lambda x, *_: x > _UNIFORM,
+    aten.bernoulli_.float: lambda _x, p=0.5, *_: p > _UNIFORM,
+    aten.exponential_.default: lambda _x, rate=1.0, *_: -math.log1p(-_UNIFORM) / rate,
+    aten.uniform_.default: lambda _x, low=0.0, high=1.0, *_: low + _UNIFORM * (high - low),
+    aten.normal_.default: lambda _x, mean=0.0, *_: mean,
+    aten.randint_like.default: lambda _x, high, *_: math.floor(_UNIFORM * high),
+    aten.randint_like.low_dtype: lambda _x, low, high, *_: low + math.floor(_UNIFORM * (high - low)),
 }
 """What the ops behind PyTorch's random functions give in place of their numbers."""
 

@@ -25,6 +25,7 @@ from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import BatchNormOverRows
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.placement import rewrites
+from graphshard.ir.calls import calls
 from graphshard.ir.program import Program
 from graphshard.passes.exact.expand_reductions import count, mean
 
@@ -50,7 +51,7 @@ def _rewrite(program: Program, call: Call) -> None:
     emit = Emitter(program, node)
     ndim = len(shape_of(x))
     dims = (0, *range(2, ndim))
-    in_training = "no_training" not in str(node.target)
+    in_training = not calls(node, aten._native_batch_norm_legit_no_training)
     with emit.before(node):
         if in_training:
             m = mean(emit, x, dims, keepdim=True)

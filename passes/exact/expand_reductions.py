@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from graphshard.catalogue.call import Call, operator_name, shape_of
+from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import StatisticOverRows
 from graphshard.catalogue.reduce import reduced_dims
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.placement import rewrites
+from graphshard.ir.calls import calls
 from graphshard.ir.program import Program, replace_results
 from graphshard.passes.exact.expand_extremes import top
 
@@ -46,22 +47,27 @@ class ExpandReductions:
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node | tuple[fx.Node, ...]:
-    x, op = call["self"], operator_name(call.node)
-    if "softmax" in op:
-        return softmax(emit, call, logarithm="log" in op)
+    x, node = call["self"], call.node
+    if calls(node, *_SOFTMAXES, *_LOG_SOFTMAXES):
+        return softmax(emit, call, logarithm=calls(node, *_LOG_SOFTMAXES))
     dims = reduced_dims(call, len(shape_of(x)))
     keepdim = bool(call.get("keepdim", False))
-    average = mean(emit, x, dims, keepdim, call.get("dtype")) if "mean" in op else None
-    if op == "aten.mean":
+    averages = calls(node, aten.mean, aten.var_mean, aten.std_mean)
+    average = mean(emit, x, dims, keepdim, call.get("dtype")) if averages else None
+    if calls(node, aten.mean):
         assert average is not None
         return average
     correction = 1 if call.get("unbiased", True) else 0
     if call.get("correction") is not None:
         correction = call["correction"]
     spread = var(emit, x, dims, keepdim, correction)
-    if "std" in op:
+    if calls(node, aten.std, aten.std_mean):
         spread = _root(emit, spread)
     return spread if average is None else (spread, average)
+
+
+_SOFTMAXES = (aten.softmax, aten._softmax)
+_LOG_SOFTMAXES = (aten.log_softmax, aten._log_softmax)
 
 
 def softmax(emit: Emitter, call: Call, *, logarithm: bool) -> fx.Node:

@@ -18,11 +18,12 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from graphshard.catalogue.call import Call, operator_name, shape_of
+from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import StackOverRanks
 from graphshard.catalogue.reduce import reduced_dims
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.placement import rewrites
+from graphshard.ir.calls import calls
 from graphshard.ir.program import Program, replace_results
 from graphshard.ops.stack import stack_ranks
 
@@ -53,14 +54,14 @@ def stack(emit: Emitter, value: fx.Node) -> fx.Node:
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node:
-    op, x = operator_name(call.node), call["self"]
+    x = call["self"]
     if (dtype := call.get("dtype")) is not None:
         x = emit.call(aten._to_copy.default, x, dtype=dtype)
-    if op == "aten.prod":
+    if calls(call.node, aten.prod):
         return _product(emit, call, x)
     dims = list(reduced_dims(call, len(shape_of(x))))
     keepdim = bool(call.get("keepdim", False))
-    if op == "aten.logsumexp":
+    if calls(call.node, aten.logsumexp):
         own = emit.call(aten.logsumexp.default, x, dims, keepdim)
         return emit.call(aten.logsumexp.default, stack(emit, own), [0])
     order = call.get("ord", call.get("p"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from support.repository import ROOT
 
 from graphshard.catalogue.table import CATALOGUE, FAMILIES, one_table
 
@@ -24,3 +27,28 @@ def test_two_rules_for_one_op_are_an_error() -> None:
     second = SimpleNamespace(__name__="second", OPS={aten.neg.default: max, aten.relu.default: min})
     with pytest.raises(ValueError, match=r"second has a rule for aten\.relu\.default"):
         one_table([first, second])
+
+
+def _named_by_text(tree: ast.Module) -> list[int]:
+    """The lines that tell an op by a string: its name as a constant, or a comparison of ``str(node.target)``."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [node.lineno] if re.fullmatch(r"(aten|prims)(\.|::)\w+(\.\w+)?", node.value) else []
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            found += [
+                node.lineno
+                for side in sides
+                if ast.unparse(side).startswith("str(") and ".target" in ast.unparse(side)
+            ]
+    return found
+
+
+def test_no_op_is_told_by_its_name() -> None:
+    folders = (ROOT / "graphshard", ROOT / "passes")
+    files = [p for folder in folders for p in folder.rglob("*.py") if "private" not in p.parts]
+    assert len(files) > 100
+    assert {str(p): lines for p in files if (lines := _named_by_text(ast.parse(p.read_text())))} == {}
+    planted = 'if "eq" in str(node.target) or name == "aten.eq.Tensor": pass'
+    assert len(_named_by_text(ast.parse(planted))) == 2
