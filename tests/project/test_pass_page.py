@@ -34,7 +34,7 @@ def page() -> str:
         if not shown:
             continue
         lines = shown[0].read_text(encoding="utf-8").splitlines()[2:]
-        text += "\n".join(["", f"## {step.name}", "", "```text", *lines, "```", ""])
+        text += "\n".join(["", f"## {step.name}", "", "```", *lines, "```", ""])
     return text
 
 
