@@ -225,5 +225,6 @@ OPS: Ops = {
     dropout.dropout_rows: dropout_rows,
     dropout.relu_dropout: dropout_rows,
     dropout.relu_dropout_: dropout_rows,
-    **over((aten.relu_.default, aten.add_.Tensor, aten.addmm_.default), Op(in_place, Trait.FRESH)),
+    aten.relu_.default: in_place,  # keeps its result for backward
+    **over((aten.add_.Tensor, aten.addmm_.default), Op(in_place, Trait.FRESH)),
 }

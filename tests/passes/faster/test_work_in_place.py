@@ -30,3 +30,11 @@ def test_what_may_not_be_written_over() -> None:
     for forward in (kept_for_backward, read_again, a_view):
         program, step = before_pass(model_of(forward), PASS)
         assert step.run(program) == 0
+
+
+def read_by_backward(self, x: Tensor) -> Tensor:
+    return (self.lin(x).relu() + self.weight).tanh()
+
+
+def test_a_rectifier_keeps_its_result_for_backward() -> None:
+    check_faster(read_by_backward, PASS, "linear relu_ add tanh", 1)
