@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import fx
@@ -41,6 +41,12 @@ def shape_of(value: Any) -> tuple[Any, ...]:
     return tuple(example.shape) if isinstance(example, torch.Tensor) else ()
 
 
+class Placements(Protocol):
+    """The placement of each node that a call reads: a dict of them, or what the nodes carry."""
+
+    def __getitem__(self, node: fx.Node, /) -> Placement: ...
+
+
 class Call:
     """One node with its arguments by name and their placements.
 
@@ -48,7 +54,7 @@ class Call:
     records that the reduction is needed, so that rules never see a partial value.
     """
 
-    def __init__(self, node: fx.Node, placements: Mapping[fx.Node, Placement], edits: list[Edit]) -> None:
+    def __init__(self, node: fx.Node, placements: Placements, edits: list[Edit]) -> None:
         self.node = node
         self.edits = edits
         self._placements = placements

@@ -197,3 +197,13 @@ OPS: Ops = {
         size_arithmetic,
     ),
 }
+
+
+def is_filled(node: fx.Node, number: int) -> bool:
+    """Whether all entries of a value are 0, or 1, as those of the empty result that a scatter starts from."""
+    record = OPS.get(node.target)  # type: ignore[arg-type]
+    traits = record.traits if isinstance(record, Op) else Trait.NONE
+    if Trait.FILL in traits:
+        fill = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")
+        return isinstance(fill, (int, float)) and fill == number
+    return (Trait.ONES if number else Trait.ZEROS) in traits

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphshard.catalogue.call import Call, check_same_nodes, same_rows
+from graphshard.catalogue.create import is_filled
 from graphshard.catalogue.edits import ScatterBySource, ScatterOverRows
 from graphshard.catalogue.known_masks import kept_rows
 from graphshard.catalogue.pointwise import is_one
@@ -194,17 +195,6 @@ def _write_replicated(call: Call, base: Placed, index: Placed, written: Placed |
     if any(p.dims[d] is None for p in (base, *others) for d, rows in enumerate(dims) if rows is not None):
         call.refuse("writes what is spread over the ranks into a tensor that is not, or the other way round")
     return Placed(dims)
-
-
-def is_filled(node: fx.Node, number: int) -> bool:
-    """Whether all entries of a value are 0, or 1, as those of the empty result that a scatter starts from."""
-    if calls(node, aten.full, aten.new_full, aten.full_like):
-        fill = node.args[-1] if len(node.args) > 1 else node.kwargs.get("fill_value")
-        return isinstance(fill, (int, float)) and fill == number
-    return calls(node, *_FILLS[number])
-
-
-_FILLS = ((aten.zeros, aten.new_zeros, aten.zeros_like), (aten.ones, aten.new_ones, aten.ones_like))
 
 
 def is_constant(call: Call) -> bool:

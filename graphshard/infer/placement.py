@@ -7,13 +7,13 @@ nothing is ever run locally in the hope that it is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import fx
 
 from graphshard.catalogue import whole
-from graphshard.catalogue.call import Call, mirrored
+from graphshard.catalogue.call import Call, Placements, mirrored
 from graphshard.catalogue.edits import AllReduce, Edit, GlobalIds, HaloReduce, Rewrite
 from graphshard.catalogue.table import find_rule
 from graphshard.errors import PlacementError
@@ -90,17 +90,9 @@ def _asks(node: fx.Node, kind: type[Rewrite]) -> bool:
     return any(isinstance(edit, kind) and edit.node is node for edit in edits)
 
 
-class _Stored(Mapping[fx.Node, Placement]):
-    """The placements that nodes carry."""
-
+class _Stored:
     def __getitem__(self, node: fx.Node) -> Placement:
         return node.meta["placement"]  # type: ignore[no-any-return]
-
-    def __iter__(self) -> Iterator[fx.Node]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 STORED = _Stored()
@@ -116,7 +108,7 @@ def place(node: fx.Node) -> Placement:
     return _infer_call(node, STORED, [])
 
 
-def _infer_call(node: fx.Node, placements: Mapping[fx.Node, Placement], edits: list[Edit]) -> Placement:
+def _infer_call(node: fx.Node, placements: Placements, edits: list[Edit]) -> Placement:
     call = Call(node, placements, edits)
     rule = find_rule(node.target) or whole.find(node, placements) if node.op == "call_function" else None
     if rule is None:

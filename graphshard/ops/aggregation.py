@@ -97,17 +97,6 @@ def edge_counts(structure: Edges, ndim: int, dtype: torch.dtype) -> Tensor:
     return counts.to(dtype).view(-1, *[1] * (ndim - 1))
 
 
-@operator("row_of_edges(Tensor[] structure) -> Tensor")
-def row_of_edges(structure: Edges) -> Tensor:
-    """The row of each edge, by number: int32 or int64 ``[edges]``."""
-    return Structure.of(structure).row.clone()
-
-
-@fake(row_of_edges)
-def _row_of_edges_fake(structure: Edges) -> Tensor:
-    return structure[1].new_empty(_rows_and_edges(structure)[1])
-
-
 @composite("row_weights(Tensor? weight, Tensor scale, Tensor[] structure, str how) -> Tensor")
 def row_weights(weight: Tensor | None, scale: Tensor, structure: Edges, how: str) -> Tensor:
     """Weights of edges that scale each row of a sum: by ``scale`` ("multiply"), or by 1 / ``scale`` ("divide").
@@ -118,7 +107,7 @@ def row_weights(weight: Tensor | None, scale: Tensor, structure: Edges, how: str
     Returns:
         Like ``weight``; ``[edges]`` for None.
     """
-    factor = scale.index_select(0, row_of_edges(structure))
+    factor: Tensor = gather(scale, structure, "row")
     if how == "divide":
         factor = factor.reciprocal()
     return factor if weight is None else weight * factor.view(-1, *[1] * (weight.dim() - 1))
@@ -365,7 +354,7 @@ class _EdgeSoftmaxGradient(torch.autograd.Function):
 # ---- edge_extreme ------------------------------------------------------------------------------------------
 
 
-@operator("edge_extreme(Tensor x, Tensor[] structure, str reduce) -> Tensor")
+@composite("edge_extreme(Tensor x, Tensor[] structure, str reduce) -> Tensor")
 def edge_extreme(x: Tensor, structure: Edges, reduce: str) -> Tensor:
     """The largest or smallest ``x[column of e]`` over the edges e of each row; 0 for a row without edges.
 
@@ -394,14 +383,10 @@ def edge_extreme_gradient(x: Tensor, best: Tensor, share: Tensor, structure: Edg
     return kernels_for(x).extremes_gradient(Structure.of(structure).by_column, x, best, share)
 
 
-@fake(edge_extreme)
-def _edge_extreme_fake(x: Tensor, structure: Edges, _reduce: str) -> Tensor:
-    return x.new_empty((_rows_and_edges(structure)[0], *x.shape[1:]))
-
-
 @fake(edge_extreme_and_ties)
-def _edge_extreme_and_ties_fake(x: Tensor, structure: Edges, reduce: str) -> tuple[Tensor, Tensor]:
-    return _edge_extreme_fake(x, structure, reduce), _edge_extreme_fake(x, structure, reduce)
+def _edge_extreme_and_ties_fake(x: Tensor, structure: Edges, _reduce: str) -> tuple[Tensor, Tensor]:
+    best = x.new_empty((_rows_and_edges(structure)[0], *x.shape[1:]))
+    return best, torch.empty_like(best)
 
 
 @fake(edge_extreme_gradient)
@@ -409,17 +394,21 @@ def _edge_extreme_gradient_fake(x: Tensor, _best: Tensor, _share: Tensor, _struc
     return x.new_empty(x.shape)
 
 
-@gradient(edge_extreme)
+@gradient(edge_extreme_and_ties)
 class _EdgeExtreme(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, structure: Edges, reduce: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, structure: Edges, reduce: str) -> tuple[Tensor, Tensor]:
         ctx.structure = structure
         best, ties = below_autograd(edge_extreme_and_ties, x, structure, reduce)
         ctx.save_for_backward(x, best, ties)
-        return best  # type: ignore[no-any-return]
+        ctx.mark_non_differentiable(ties)
+        ctx.set_materialize_grads(False)  # or ties get zeros of their own
+        return best, ties
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+        if grad is None:
+            return None, None, None
         x, best, ties = (saved.detach() for saved in ctx.saved_tensors)
         share = grad / (ties + (best == 0))
         return edge_extreme_gradient(x, best, share, ctx.structure), None, None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.masks import Mask
-from graphshard.ops.registration import Overload, below_autograd, fake, gradient, operator
+from graphshard.ops.registration import Overload, below_autograd, composite, fake, gradient, operator
 
 __all__ = ["WITHOUT_DROPOUT", "dropout_rows", "relu_dropout", "relu_dropout_"]
 
@@ -58,11 +58,10 @@ class _DropoutRows(torch.autograd.Function):
         return dropout_rows(grad, *ctx.mask), *(None,) * 5
 
 
-@operator(f"relu_dropout(Tensor x, {_MASK}) -> Tensor")
+@composite(f"relu_dropout(Tensor x, {_MASK}) -> Tensor")
 def relu_dropout(x: Tensor, ids: Tensor | None, dim: int, p: float, key: Tensor, site: int) -> Tensor:
     """``dropout_rows(relu(x), ...)`` for p < 1, and as exact where values or gradients are infinite or NaN."""
-    out = x.clone()
-    relu_dropout_bits_(out, ids, dim, p, key, site)
+    out: Tensor = relu_dropout_(x.clone(), ids, dim, p, key, site)
     return out
 
 
@@ -85,11 +84,6 @@ def relu_dropout_gradient(
 ) -> Tensor:
     """The gradient of relu and dropout: linear in what comes in, so its own backward."""
     return kernels_for(grad).relu_dropout_gradient(grad, done, Mask(ids, dim, p, key.tolist(), site))
-
-
-@fake(relu_dropout)
-def _relu_dropout_fake(x: Tensor, *_mask: Any) -> Tensor:
-    return torch.empty_like(x)
 
 
 @fake(relu_dropout_)
@@ -115,12 +109,6 @@ WITHOUT_DROPOUT: dict[Overload, Overload] = {
     relu_dropout_: torch.ops.aten.relu_.default,
 }
 """What is left of a fused op, of its first argument, where nothing is dropped."""
-
-
-@gradient(relu_dropout)
-def _relu_dropout_applied(x: Tensor, *mask: Any) -> Tensor:
-    out: Tensor = _relu_dropout_in_place_applied(x.clone(), *mask)
-    return out
 
 
 @gradient(relu_dropout_)

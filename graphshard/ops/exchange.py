@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
-from graphshard.ops.copies import combine_by_rank, product_of_copies
+from graphshard.ops.copies import combine_by_rank, halo_terms, product_of_copies
 from graphshard.ops.float_order import from_order_keys, order_keys
 from graphshard.ops.registration import below_autograd, fake, gradient, operator
 from graphshard.ranks.groups import (
@@ -166,8 +166,7 @@ def halo_reduce(
     n = x.size(0) - sum(recv_splits)
     if n < 0:
         raise ShardError(f"halo_reduce got {x.size(0)} rows, fewer than the halo's {sum(recv_splits)}")
-    rows = x.new_empty((send_index.numel(), *x.shape[1:]))
-    exchange(rows, x[n:].contiguous(), recv_splits, send_splits, group)
+    rows = halo_terms(x, send_index, send_splits, recv_splits, group)
     out = x[:n].clone(memory_format=torch.contiguous_format)
     combine_by_rank(out, send_index, send_splits, rows, reduce)
     return out

@@ -20,7 +20,7 @@ from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import PADDING, Structure, build
 from graphshard.ops.aggregation import by_heads, dots
 from graphshard.ops.copies import combine_by_rank
-from graphshard.ops.registration import below_autograd, fake, gradient, operator
+from graphshard.ops.registration import below_autograd, composite, fake, gradient, operator
 from graphshard.ranks.groups import start_exchange
 
 __all__ = ["Parts", "overlapped_sum", "split_structure"]
@@ -78,7 +78,7 @@ def _split_structure_fake(structure: Sequence[Tensor], owned: int) -> list[Tenso
 _PLAN = "Tensor[] parts, Tensor send_index, SymInt[] send_splits, SymInt[] recv_splits, str group"
 
 
-@operator(f"overlapped_sum(Tensor x, Tensor? weight, {_PLAN}) -> Tensor")
+@composite(f"overlapped_sum(Tensor x, Tensor? weight, {_PLAN}) -> Tensor")
 def overlapped_sum(
     x: Tensor,
     weight: Tensor | None,
@@ -175,16 +175,12 @@ def _weight_gradient(
     return found.index_select(0, order).view(weight.shape)
 
 
-@fake(overlapped_sum)
-def _overlapped_sum_fake(x: Tensor, _weight: Tensor | None, parts: Sequence[Tensor], *_plan: Any) -> Tensor:
-    return x.new_empty((parts[0].size(0) - 1, *x.shape[1:]))
-
-
 @fake(overlapped_sum_and_halo)
 def _overlapped_sum_and_halo_fake(
-    x: Tensor, weight: Tensor | None, parts: Sequence[Tensor], *plan: Any
+    x: Tensor, _weight: Tensor | None, parts: Sequence[Tensor], *plan: Any
 ) -> tuple[Tensor, Tensor]:
-    return _overlapped_sum_fake(x, weight, parts), x.new_empty((sum(plan[2]), *x.shape[1:]))
+    shapes = (parts[0].size(0) - 1, sum(plan[2]))
+    return tuple(x.new_empty((rows, *x.shape[1:])) for rows in shapes)  # type: ignore[return-value]
 
 
 @fake(overlapped_reduce)
@@ -240,9 +236,3 @@ class _OverlappedReduce(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_weight = _weight_gradient(grad, cotangent, halo, weight, ctx.parts)
         return to_grad, halo if ctx.needs_input_grad[1] else None, to_weight, *(None,) * 5
-
-
-@gradient(overlapped_sum)
-def _overlapped_sum_applied(*args: Any) -> Tensor:
-    out: Tensor = overlapped_sum_and_halo(*args)[0]
-    return out

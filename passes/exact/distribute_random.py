@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +21,7 @@ from torch import fx
 from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import RandomOverRows
 from graphshard.infer.emitter import Emitter
-from graphshard.infer.placement import rewrites
+from graphshard.infer.rewrite import rewrite_each
 from graphshard.infer.row_ids import row_ids
 from graphshard.ir.calls import Packet, calls, packet_of
 from graphshard.ir.placement import Placed
@@ -41,17 +42,14 @@ class DistributeRandom:
     def run(self, program: Program) -> int:
         drawn = (dropout.dropout_rows, local_ops.random_like)
         first = sum(n.target in drawn for n in program.graph.nodes)
-        edits = 0
-        for call in rewrites(program, RandomOverRows):
-            node, placed = call.node, call.raw(call.node)
+        sites = count(first)
+
+        def drawn_by_row(emit: Emitter, call: Call) -> fx.Node:
+            placed = call.raw(call.node)
             assert isinstance(placed, Placed)
-            draw = _Draw(Emitter(program, node), placed, first + edits)
-            with draw.emit.before(node):
-                result = _definition(node)(draw, call)
-            node.replace_all_uses_with(result)
-            program.graph.erase_node(node)
-            edits += 1
-        return edits
+            return _definition(call.node)(_Draw(emit, placed, next(sites)), call)
+
+        return rewrite_each(program, RandomOverRows, drawn_by_row)
 
 
 @dataclass

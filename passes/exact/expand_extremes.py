@@ -28,11 +28,11 @@ from graphshard.catalogue.edits import ExtremeOverRows
 from graphshard.catalogue.reduce import reduced_dims
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
-from graphshard.infer.placement import rewrites
+from graphshard.infer.rewrite import rewrite_each
 from graphshard.infer.row_ids import row_ids
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Edges, Owned, Placed, Rows
-from graphshard.ir.program import Program, replace_results
+from graphshard.ir.program import Program
 from graphshard.ops import local as local_ops
 from graphshard.private.fake_tensors import fake_mode_of
 
@@ -46,15 +46,12 @@ class ExpandExtremes:
     name: ClassVar[str] = "expand_extremes"
 
     def run(self, program: Program) -> int:
-        edits = 0
-        for call in rewrites(program, ExtremeOverRows):
-            node, flowing = call.node, gradient_flow(program, inputs_need_grad=True)
-            emit = Emitter(program, node)
-            with emit.before(node):
-                results = _Expansion(emit, call, carries=node in flowing).results()
-            replace_results(node, results)
-            edits += 1
-        return edits
+        return rewrite_each(program, ExtremeOverRows, _expand)
+
+
+def _expand(emit: Emitter, call: Call) -> fx.Node | tuple[fx.Node, ...]:
+    flowing = gradient_flow(emit.program, inputs_need_grad=True)
+    return _Expansion(emit, call, carries=call.node in flowing).results()
 
 
 def top(emit: Emitter, values: fx.Node, dims: list[int], reduce: str) -> fx.Node:

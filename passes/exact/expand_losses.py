@@ -11,7 +11,6 @@ Sources: ``torch.nn.functional.cross_entropy``, ``nll_loss`` and ``mse_loss`` fo
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +21,8 @@ from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import LossOverRows
 from graphshard.catalogue.training import SUM
 from graphshard.infer.emitter import Emitter
-from graphshard.infer.placement import infer, rewrites
+from graphshard.infer.placement import STORED
+from graphshard.infer.rewrite import rewrite, rewrite_each
 from graphshard.ir.placement import Placed
 from graphshard.ir.program import Program
 from graphshard.ops.losses import OPAQUE
@@ -38,23 +38,11 @@ class ExpandLosses:
     name: ClassVar[str] = "expand_losses"
 
     def run(self, program: Program) -> int:
-        edits = 0
-        for call in rewrites(program, LossOverRows):
-            _replace(program, call, _expand)
-            edits += 1
-        placements = infer(program).placements
-        for node in [n for n in program.graph.nodes if _unwrapped(n)]:
-            _replace(program, Call(node, placements, []), _plain)
-            edits += 1
-        return edits
-
-
-def _replace(program: Program, call: Call, make: Callable[[Emitter, Call], fx.Node]) -> None:
-    emit = Emitter(program, call.node)
-    with emit.before(call.node):
-        result = make(emit, call)
-    call.node.replace_all_uses_with(result)
-    program.graph.erase_node(call.node)
+        edits = rewrite_each(program, LossOverRows, _expand)
+        opaque = [n for n in program.graph.nodes if _unwrapped(n)]
+        for node in opaque:
+            rewrite(program, Call(node, STORED, []), _plain)
+        return edits + len(opaque)
 
 
 def _unwrapped(node: fx.Node) -> Any:

@@ -21,9 +21,9 @@ from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import StatisticOverRows
 from graphshard.catalogue.reduce import reduced_dims
 from graphshard.infer.emitter import Emitter
-from graphshard.infer.placement import rewrites
+from graphshard.infer.rewrite import rewrite_each
 from graphshard.ir.calls import calls
-from graphshard.ir.program import Program, replace_results
+from graphshard.ir.program import Program
 from graphshard.passes.exact.expand_extremes import top
 
 aten = torch.ops.aten
@@ -36,14 +36,7 @@ class ExpandReductions:
     name: ClassVar[str] = "expand_reductions"
 
     def run(self, program: Program) -> int:
-        edits = 0
-        for call in rewrites(program, StatisticOverRows):
-            emit = Emitter(program, call.node)
-            with emit.before(call.node):
-                result = _expand(emit, call)
-            replace_results(call.node, result)
-            edits += 1
-        return edits
+        return rewrite_each(program, StatisticOverRows, _expand)
 
 
 def _expand(emit: Emitter, call: Call) -> fx.Node | tuple[fx.Node, ...]:

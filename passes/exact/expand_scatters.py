@@ -33,9 +33,9 @@ from graphshard.catalogue.edits import ScatterOverRows
 from graphshard.catalogue.scatter import is_constant, reduce_of
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
-from graphshard.infer.placement import rewrites
+from graphshard.infer.rewrite import rewrite_each
 from graphshard.ir.calls import calls
-from graphshard.ir.program import Program, replace_results
+from graphshard.ir.program import Program
 from graphshard.ops import local as local_ops
 from graphshard.passes.exact.stack_reductions import stack
 
@@ -49,23 +49,16 @@ class ExpandScatters:
     name: ClassVar[str] = "expand_scatters"
 
     def run(self, program: Program) -> int:
-        edits = 0
-        for call in rewrites(program, ScatterOverRows):
-            flowing = gradient_flow(program, inputs_need_grad=True)
-            emit = Emitter(program, call.node)
-            with emit.before(call.node):
-                result = _expand(emit, call, flowing)
-            replace_results(call.node, result)
-            edits += 1
-        return edits
+        return rewrite_each(program, ScatterOverRows, _expand)
 
 
-def _expand(emit: Emitter, call: Call, flowing: frozenset[fx.Node]) -> fx.Node:
+def _expand(emit: Emitter, call: Call) -> fx.Node:
     if call.get("accumulate"):
         return _added(emit, call)
     reduce, source = reduce_of(call), call.get("src", call.get("source"))
     if reduce == "sum" and call.get("include_self") is not False:
         return _added(emit, call)
+    flowing = gradient_flow(emit.program, inputs_need_grad=True)
     scatter = _Scatter(emit, call, source, flowing)
     if is_constant(call):
         return scatter.constant(call["value"])

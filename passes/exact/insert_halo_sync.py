@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
@@ -26,12 +26,12 @@ from graphshard.catalogue.call import Call
 from graphshard.catalogue.edits import Edit, HaloSync, ScatterBySource
 from graphshard.catalogue.scatter import reduce_of
 from graphshard.infer.emitter import Emitter
+from graphshard.infer.halo import plan_of, synced, with_rows_of_its_own
 from graphshard.infer.placement import infer, place
 from graphshard.ir.placement import Halo, Placed, Placement, reach
 from graphshard.ir.program import Program
 from graphshard.ir.reason import because
 from graphshard.ops import local as local_ops
-from graphshard.private.fake_tensors import fake_mode_of, unknown_size
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,16 @@ def _by_value(edits: list[Edit]) -> dict[tuple[fx.Node, int, Halo], list[fx.Node
     return users
 
 
-def _plan(program: Program, halo: Halo) -> tuple[fx.Node, fx.Node, fx.Node]:
-    names = ("send_index", "send_splits", "recv_splits")
-    index, send, recv = (program.placeholder(name, halo.nodes, halo.plan) for name in names)
-    return index, send, recv
-
-
 def _insert_sync(program: Program, value: fx.Node, dim: int, halo: Halo, users: list[fx.Node]) -> None:
-    plan, group = _plan(program, halo), program.placeholder("group")
     emit = Emitter(program, value if value.op != "placeholder" else users[0])
     with emit.after(value):
         rows = value if dim == 0 else emit.call(torch.ops.aten.transpose.int, value, 0, dim)
-        synced = emit.call(
-            torch.ops.graphshard.halo_sync.default,
-            *(rows, *plan, group),
-            name=f"{value.name}_{halo.plan or 'halo'}",
-            example=_with_halo(rows.meta["val"]),
-        )
-        _say_why(synced, value, halo, users[0])
+        sync = synced(emit, rows, halo, name_of=value)
+        _say_why(sync, value, halo, users[0])
         if dim != 0:
-            synced = emit.call(torch.ops.aten.transpose.int, synced, 0, dim)
+            sync = emit.call(torch.ops.aten.transpose.int, sync, 0, dim)
     for user in users:
-        user.replace_input_with(value, synced)
+        user.replace_input_with(value, sync)
 
 
 def _say_why(sync: fx.Node, value: fx.Node, halo: Halo, user: fx.Node) -> None:
@@ -102,13 +90,6 @@ def _points_into(node: fx.Node, halo: Halo) -> bool:
     placement = node.meta.get("placement")
     points = reach(placement.points) if isinstance(placement, Placed) else None
     return points is not None and points.rows == halo
-
-
-def _with_halo(example: Any) -> Any:
-    """An example value with a row count of its own: n + h is no expression of n."""
-    mode = fake_mode_of(example)
-    with mode:
-        return example.new_empty((unknown_size(mode), *example.shape[1:]))
 
 
 def _written_halo(node: fx.Node, placements: Mapping[fx.Node, Placement]) -> Halo:
@@ -134,9 +115,9 @@ def _reduce_copies(program: Program, node: fx.Node, halo: Halo) -> None:
     base, owned = node.args[0], node.meta["val"]
     assert isinstance(base, fx.Node)
     reduce = _reduction(node)
-    plan, group = _plan(program, halo), program.placeholder("group")
+    plan, group = plan_of(program, halo), program.placeholder("group")
     emit = Emitter(program, node)
-    wide = _with_halo(base.meta["val"])
+    wide = with_rows_of_its_own(base.meta["val"])
     with emit.before(node):
         padded = emit.call(
             local_ops.pad_halo,

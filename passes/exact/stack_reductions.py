@@ -22,9 +22,9 @@ from graphshard.catalogue.call import Call, shape_of
 from graphshard.catalogue.edits import StackOverRanks
 from graphshard.catalogue.reduce import reduced_dims
 from graphshard.infer.emitter import Emitter
-from graphshard.infer.placement import rewrites
+from graphshard.infer.rewrite import rewrite_each
 from graphshard.ir.calls import calls
-from graphshard.ir.program import Program, replace_results
+from graphshard.ir.program import Program
 from graphshard.ops.stack import stack_ranks
 
 aten = torch.ops.aten
@@ -37,14 +37,7 @@ class StackReductions:
     name: ClassVar[str] = "stack_reductions"
 
     def run(self, program: Program) -> int:
-        edits = 0
-        for call in rewrites(program, StackOverRanks):
-            emit = Emitter(program, call.node)
-            with emit.before(call.node):
-                result = _expand(emit, call)
-            replace_results(call.node, result)
-            edits += 1
-        return edits
+        return rewrite_each(program, StackOverRanks, _expand)
 
 
 def stack(emit: Emitter, value: fx.Node) -> fx.Node:

@@ -10,10 +10,11 @@ from torch import fx
 
 from graphshard.infer.constants import constant_size
 from graphshard.infer.emitter import Emitter
+from graphshard.infer.halo import with_rows_of_its_own
 from graphshard.infer.row_by_row import renamed
 from graphshard.ir.placement import Halo, Owned, Placed, Rows, Size
 from graphshard.ops import local as local_ops
-from graphshard.private.fake_tensors import fake_mode_of, unknown_size
+from graphshard.private.fake_tensors import fake_mode_of
 
 aten = torch.ops.aten
 SYNC = torch.ops.graphshard.halo_sync.default
@@ -75,22 +76,10 @@ def _word(rows: Rows) -> str:
 def _resized(example: Any, rows: Any) -> Any:
     if not isinstance(example, torch.Tensor) or not example.dim():
         return example
-    mode = fake_mode_of(example)
-    with mode:
-        size = unknown_size(mode) if rows is None else rows
-        return example.new_empty((size, *example.shape[1:]))
-
-
-def synced(emit: Emitter, value: fx.Node, halo: Halo) -> fx.Node:
-    """``halo_sync(value)``."""
-    names = ("send_index", "send_splits", "recv_splits")
-    plan = [emit.program.placeholder(name, halo.nodes, halo.plan) for name in names]
-    return emit.call(
-        SYNC,
-        *(value, *plan, emit.program.placeholder("group")),
-        name=f"{value.name}_{halo.plan or 'halo'}",
-        example=_resized(value.meta["val"], None),
-    )
+    if rows is None:
+        return with_rows_of_its_own(example)
+    with fake_mode_of(example):
+        return example.new_empty((rows, *example.shape[1:]))
 
 
 def own_rows(emit: Emitter, value: fx.Node, owned: Owned, example: Any) -> fx.Node:

@@ -29,6 +29,7 @@ from torch import fx
 from graphshard.infer.constants import constant_values, constants_first
 from graphshard.infer.emitter import Emitter
 from graphshard.infer.gradient_flow import gradient_flow
+from graphshard.infer.halo import synced
 from graphshard.infer.placement import place_all
 from graphshard.infer.row_by_row import works_row_by_row
 from graphshard.ir.placement import Halo, Owned
@@ -37,7 +38,7 @@ from graphshard.ir.reason import because
 from graphshard.ir.value_numbers import Table, merge_duplicates, same_programs, structure_of
 from graphshard.ops import local as local_ops
 from graphshard.passes.faster.cost_model import Costs, Speeds
-from graphshard.passes.faster.halo_rows import SYNC, is_over, may_move, own_rows, synced, twin
+from graphshard.passes.faster.halo_rows import SYNC, is_over, may_move, own_rows, twin
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from graphshard.catalogue.call import Call, shape_of
+from graphshard.catalogue.create import is_filled
 from graphshard.catalogue.pointwise import is_one
-from graphshard.catalogue.scatter import is_filled, reduce_of
+from graphshard.catalogue.scatter import reduce_of
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Halo, Owned, Placed, Rows
 from graphshard.ops import local as local_ops

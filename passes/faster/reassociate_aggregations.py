@@ -25,12 +25,13 @@ from torch import fx
 from graphshard.catalogue.call import shape_of
 from graphshard.infer.constants import constant_values
 from graphshard.infer.emitter import Emitter
+from graphshard.infer.halo import synced
 from graphshard.infer.match import call, either, match, matches
 from graphshard.ir.placement import Halo, Owned, Placed
 from graphshard.ir.program import Program
 from graphshard.ops import aggregation
 from graphshard.ops import local as local_ops
-from graphshard.passes.faster.halo_rows import SYNC, synced
+from graphshard.passes.faster.halo_rows import SYNC
 from graphshard.passes.faster.patterns import rows_of
 from graphshard.private.fake_tensors import fake_mode_of
 

@@ -63,7 +63,6 @@ CALLS: dict[Any, list[Arguments]] = {
     aggregation.edge_order: [lambda: (ROWS,)],
     aggregation.sort_edges: [lambda: (values(5, 2), ROWS.argsort())],
     aggregation.edge_counts: [lambda: (EDGES, 2, torch.float64)],
-    aggregation.row_of_edges: [lambda: (EDGES,), lambda: (ORDERED,)],
     aggregation.row_weights: [
         lambda: (values(5, 2), values(4), EDGES, "multiply"),
         lambda: (None, values(4), EDGES, "divide"),
@@ -79,6 +78,7 @@ CALLS: dict[Any, list[Arguments]] = {
     aggregation.edge_softmax: [lambda: (values(5, 2), EDGES, 1e-16)],
     aggregation.edge_softmax_gradient: [lambda: (values(5), values(5), EDGES)],
     aggregation.edge_extreme: [lambda: (values(7, 3), EDGES, "amax")],
+    aggregation.edge_extreme_and_ties: [lambda: (values(7, 3), EDGES, "amin")],
     aggregation.edge_extreme_gradient: [
         lambda: (values(7, 3).detach(), values(4, 3).detach(), values(4, 3), EDGES)
     ],
