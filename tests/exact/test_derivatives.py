@@ -149,7 +149,8 @@ def on_ranks(
         torch.manual_seed(3)
         return kind().double()
 
-    parts = graphshard.partition(vars(data), ranks, num_nodes=data.x.size(0))
+    roles = {"x": "node", "y": "node", "graphs": "node"}
+    parts = graphshard.partition(vars(data), ranks, num_nodes=data.x.size(0), roles=roles)
     models = [made() for _ in range(ranks)]  # torch's generator is that of the whole process
 
     def rank(number: int, _: int, group: Any) -> list[Tensor]:
