@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from graphshard.border.whole import Cut, Whole, is_whole
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
@@ -62,6 +63,7 @@ class DistributedModule(nn.Module):
         node_parameters: NodeParameters | None = None,
         options: Options | None = None,
         check_every: int | None = None,
+        whole_parameters: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         # One set of Parameters, the same state_dict keys, and .to() reaches both.
@@ -77,6 +79,7 @@ class DistributedModule(nn.Module):
         self._own_rows = frozenset[str]() if node_parameters is None else node_parameters.keys
         if node_parameters is not None:
             node_parameters.attach(self)
+        self._whole, self._whole_parameters = Whole(), dict(whole_parameters or {})
         self._compiled: dict[Any, Compiled] = {}
         self._constants = Constants()
         self._agreed: dict[Any, tuple[Member, ...]] = {}
@@ -107,7 +110,7 @@ class DistributedModule(nn.Module):
                 "autocast is on, which is not supported yet: cast the model and the data instead"
             )
         group = self.group_name
-        bound = self._bind(args, kwargs)
+        bound, cut = self._bind(args, kwargs)
         if bound.shard.world_size != group_size(group):
             raise ShardError(
                 f"the shard is one of {bound.shard.world_size} parts, but this job has {group_size(group)} "
@@ -129,13 +132,13 @@ class DistributedModule(nn.Module):
             meet_threads(group)
         assert self.seed is not None
         graph = graph_inputs(bound.shard, group, (self.seed, self.step))
-        result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
+        outputs = run(compiled, self._state(cut), bound.flat, graph, self._constants)
         self.step += self.training
-        return result
+        return (outputs if cut is None else cut.gather(outputs)).restore()
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
-        signature = self._bind(args, kwargs).signature
+        signature = self._bind(args, kwargs)[0].signature
         return self._compile(signature, self._key(signature)).stages
 
     def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -154,13 +157,32 @@ class DistributedModule(nn.Module):
             state = self._node_parameters.scatter_optimizer(self._model, optimizer, state)
         optimizer.load_state_dict(state)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Bound, Cut | None]:
+        """The call as the program takes it; how it was cut, where it passes whole tensors."""
+        cut = None
+        if is_whole(args, kwargs) and self._node_parameters is None:
+            cut = self._whole.cut(self._model, args, kwargs, self._roles, self.group_name)
+            args, kwargs = cut.args, cut.kwargs
+        elif self._whole_parameters:
+            raise ShardError(
+                "node_parameters are cut by the shard: pass distribute(..., shard=shard) as well, or call the model "
+                "with whole tensors"
+            )
         bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
-        if self._node_parameters is None:
-            return bound
-        self._node_parameters.check(bound.shard)
-        sets = self._node_parameters.sets
-        return replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
+        if self._node_parameters is not None:
+            self._node_parameters.check(bound.shard)
+        sets = self._whole_parameters if self._node_parameters is None else self._node_parameters.sets
+        if sets:
+            bound = replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
+        return bound, cut
+
+    def _state(self, cut: Cut | None) -> State:
+        """The module's tensors; of whole node parameters this rank's rows."""
+        state = State.of(self._model)
+        if cut is None or not self._whole_parameters:
+            return state
+        rows = {key: cut.take(state.parameters[key], of) for key, of in self._whole_parameters.items()}
+        return replace(state, parameters={**state.parameters, **rows})
 
     def _key(self, signature: Signature) -> Hashable:
         """What a capture depends on."""
@@ -314,9 +336,11 @@ def distribute(
     options = replace(chosen, passes=(*chosen.passes, *passes))
     if not node_parameters:
         return DistributedModule(model, roles, seed, group, options=options, check_every=check_every)
-    if shard is None:
-        raise ShardError("node_parameters are cut by the shard: pass distribute(..., shard=shard) as well")
     sets = sets_of(node_parameters)
+    if shard is None:
+        return DistributedModule(
+            model, roles, seed, group, options=options, check_every=check_every, whole_parameters=sets
+        )
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
     cut = NodeParameters(twin, sets, shard, name, model)

@@ -28,6 +28,7 @@ from graphshard.passes.exact.globalize_ids import GlobalizeIds
 from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.exact.insert_all_reduce import InsertAllReduce
 from graphshard.passes.exact.insert_halo_sync import InsertHaloSync
+from graphshard.passes.exact.return_row_ids import ReturnRowIds
 from graphshard.passes.exact.stack_reductions import StackReductions
 from graphshard.passes.exact.sum_gradients import SumGradients
 from graphshard.passes.faster.bucket_gradients import BucketGradients
@@ -57,6 +58,7 @@ EXACT: tuple[Pass, ...] = (
     ExpandScatters(),
     InsertHaloSync(),
     InsertAllReduce(),
+    ReturnRowIds(),
     SumGradients(),
 )
 """The passes that make a program exact on any number of ranks, in order."""

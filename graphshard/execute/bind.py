@@ -1,7 +1,7 @@
 """From the arguments of one call to what capture and the program need: a shard, a signature, flat tensors.
 
-Tensors of a shard are recognised by the mark the shard put on them; others (computed from them, or whole
-graphs on a single rank) get the one role that fits their dtype and shape on *every* rank, or none.
+Tensors of a shard are recognised by the mark the shard put on them; others, computed from them, get the one role that
+fits their dtype and shape on *every* rank, or none.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.refusals import check_arguments
-from graphshard.errors import RuntimeMismatch, ShardError
+from graphshard.errors import DataError, RuntimeMismatch, ShardError
 from graphshard.graph.roles import Member, Role, role_candidates
-from graphshard.partitioning.partition import partition
 from graphshard.private import pytree
-from graphshard.ranks.groups import all_gather_object, group_size
+from graphshard.private.pyg import is_data, is_hetero_data
+from graphshard.ranks.groups import all_gather_object
 from graphshard.shard.shard import Shard, shard_tensor_of
 
 
@@ -104,8 +104,7 @@ def bind(
     leaves, structure = pytree.tree_flatten((args, kwargs))
     check_arguments({n: v for n, v in zip(names, leaves, strict=True) if not isinstance(v, Tensor)})
     tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
-    arguments = _by_name(model, args, kwargs)
-    shard, found = _place(tensors, arguments, roles, group, agreed)
+    shard, found = _place(tensors, roles, group, agreed)
     specs, flat = [], []
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, Tensor):
@@ -132,7 +131,6 @@ def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 def _place(
     tensors: dict[str, Tensor],
-    arguments: Mapping[str, Any],
     given: Mapping[str, Member],
     group: str,
     agreed: dict[Any, tuple[Member, ...]],
@@ -142,7 +140,9 @@ def _place(
     if len(shards) > 1:
         raise ShardError("the arguments are tensors of different shards; pass tensors of one shard")
     if not shards:
-        return _whole_graph(tensors, arguments, given, group)
+        raise ShardError(
+            "the arguments hold no tensor of a graph; pass this rank's shard, its tensors, or whole ones"
+        )
     shard = next(iter(shards.values()))
     members = {name: mark.member for name, mark in marks.items()} | {
         name: _known(member, name, shard)
@@ -168,18 +168,40 @@ def _known(member: Member, name: str, shard: Shard) -> Member:
     return member
 
 
-def _whole_graph(
-    tensors: dict[str, Tensor], arguments: Mapping[str, Any], given: Mapping[str, Member], group: str
-) -> tuple[Shard, dict[str, Member]]:
-    """Plain tensors: the whole graph on a single rank."""
-    if group_size(group) != 1:
-        raise ShardError(
-            "the arguments are no tensors of a shard, but this job has several ranks; partition the data and "
-            "pass this rank's shard, or its tensors"
-        )
-    only = {n: v for n, v in arguments.items() if any(isinstance(t, Tensor) for t in pytree.tree_leaves(v))}
-    shard = partition(only, 1, roles={n: r for n, r in given.items() if n in tensors})[0]
-    return shard, dict(shard.members)
+def whole_arguments(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that hold tensors, by the name of forward's parameter, as :func:`graphshard.partition` takes them."""
+    return {
+        name: value
+        for name, value in _by_name(model, args, kwargs).items()
+        if any(isinstance(t, Tensor) for t in pytree.tree_leaves(value))
+    }
+
+
+def from_data(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], int | dict[str, int] | None]:
+    """Arguments taken by name from a single PyG ``Data`` or ``HeteroData``, and the numbers of nodes that it says.
+
+    Raises:
+        DataError: forward needs an argument that it does not have.
+    """
+    if len(args) != 1 or kwargs or not (is_data(args[0]) or is_hetero_data(args[0])):
+        return args, kwargs, None
+    (data,) = args
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(model.forward).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(data, name, None)
+        if value is not None:
+            found[name] = value
+        elif parameter.default is parameter.empty:
+            raise DataError(
+                f"forward needs {name!r}, which the {type(data).__name__} does not have: pass forward's arguments"
+            )
+    if is_hetero_data(data):
+        return (), found, {t: int(data[t].num_nodes) for t in data.node_types}
+    return (), found, data.num_nodes
 
 
 def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Member, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphshard.capture.export import Captured
 from graphshard.execute.constants import Constants, Split, split
+from graphshard.ir.placement import Placement
 from graphshard.ir.program import Program, Stage, part_of
 from graphshard.kernels.random_bits import random_key
 from graphshard.options import Options
@@ -65,6 +66,34 @@ class State:
         )
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward returned.
+
+    Attributes:
+        compiled: the program.
+        values: this rank's tensors, in order.
+        ids: of rows that are not all of a set, by what they are called: their places in the whole, int64 ``[rows]``.
+    """
+
+    compiled: Compiled
+    values: list[Tensor]
+    ids: dict[str, Tensor]
+
+    @property
+    def placements(self) -> list[Placement]:
+        """What each value is."""
+        program = self.compiled.program
+        nodes: Any = program.output_node().args[0]
+        return [
+            n.meta["placement"] for n, spec in zip(nodes, program.outputs, strict=True) if spec.kind == "user"
+        ]
+
+    def restore(self) -> Any:
+        """Forward's return value."""
+        return self.compiled.captured.restore_outputs(self.values)
+
+
 GraphParts = dict[tuple[str, tuple[str, ...]], Any]
 """The parts of a shard by ``Input.target`` and ``Input.of``."""
 
@@ -112,8 +141,8 @@ def program_inputs(program: Program, state: State, flat: Sequence[Tensor], graph
 
 def run(
     compiled: Compiled, state: State, flat: Sequence[Tensor], graph: GraphParts, constants: Constants
-) -> Any:
-    """One forward: forward's return value; buffers that it changes are changed in ``state``.
+) -> Outputs:
+    """One forward; buffers that it changes are changed in ``state``.
 
     Args:
         constants: the model's, of the steps before.
@@ -126,16 +155,18 @@ def run(
     return finish(compiled, state, results)
 
 
-def finish(compiled: Compiled, state: State, results: Sequence[Any]) -> Any:
-    """Write the buffers that the program replaced, and give the user's outputs their structure."""
-    users = []
+def finish(compiled: Compiled, state: State, results: Sequence[Any]) -> Outputs:
+    """Write the buffers that the program replaced, and sort out the rest."""
+    users, ids = [], {}
     with torch.no_grad():
         for spec, value in zip(compiled.program.outputs, results, strict=True):
             if spec.kind == "buffer":
                 state.buffers[spec.target].copy_(value)
+            elif spec.kind == "ids":
+                ids[spec.target] = value
             else:
                 users.append(value)
-    return compiled.captured.restore_outputs(users)
+    return Outputs(compiled, users, ids)
 
 
 def _device(flat: Sequence[Tensor]) -> torch.device:

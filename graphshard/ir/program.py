@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What an output stands for: "user", or the "buffer" (by state_dict key) that it replaces."""
+    """What an output stands for: "user", the "buffer" (by state_dict key) that it replaces, or the "ids" of rows."""
 
     kind: str
     target: str

@@ -82,7 +82,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        check_equal_on_ranks(grad, ctx.group)
+        check_equal_on_ranks(grad, ctx.group, "the gradient of gathered rows")
         return take_rows(grad, ctx.ids, ctx.group), None, None, None
 
 
@@ -98,8 +98,12 @@ class _TakeRows(torch.autograd.Function):
         return gather_rows(grad, ctx.ids, ctx.num_rows, ctx.group), None, None
 
 
-def check_equal_on_ranks(grad: Tensor, group: str) -> None:
-    """Make sure that every rank brings the same cotangent, by two sums of its elements. One message of 6 numbers.
+def check_equal_on_ranks(value: Tensor, group: str, called: str) -> None:
+    """Make sure that every rank brings the same value, by two sums of its elements. One message of 6 numbers.
+
+    Args:
+        value: floating, of the same shape on every rank. group: name of the process group, or ``""``.
+        called: what the message calls it.
 
     Raises:
         RuntimeMismatch: on every rank alike, where they differ by more than rounding.
@@ -107,7 +111,7 @@ def check_equal_on_ranks(grad: Tensor, group: str) -> None:
     pg = resolve(group)
     if pg is None:
         return
-    flat = (torch.view_as_real(grad) if grad.is_complex() else grad).detach().double().reshape(-1)
+    flat = (torch.view_as_real(value) if value.is_complex() else value).detach().double().reshape(-1)
     # The second sum weights the elements: the rows of one loss may stand in another order on some rank.
     numbers = torch.arange(1, flat.numel() + 1, dtype=torch.float64, device=flat.device)
     weights = torch.frac(numbers * 0.6180339887498949)
@@ -115,8 +119,8 @@ def check_equal_on_ranks(grad: Tensor, group: str) -> None:
     both = torch.stack([sums, -sums])
     dist.all_reduce(both, op=dist.ReduceOp.MAX, group=pg)
     spread, size = (both[0] + both[1])[:2], both[0, 2]
-    if bool((spread > 1e3 * torch.finfo(grad.dtype).eps * size).any()):
+    if bool((spread > 1e3 * torch.finfo(value.dtype).eps * size).any()):
         raise RuntimeMismatch(
-            "the gradient of gathered rows differs between the ranks: every rank must compute the same loss of all "
-            "rows; one of a rank's own rows alone must be computed before they are gathered"
+            f"{called} differs between the ranks: what every rank holds whole, every rank must compute alike, with the "
+            "same random numbers; a loss of a rank's own rows alone must be computed before they are gathered"
         )

@@ -22,6 +22,7 @@ __all__ = [
     "data_classes",
     "hgt_of",
     "import_pyg",
+    "is_data",
     "is_hetero_data",
     "is_sparse_tensor",
     "loaded_modules",
@@ -67,6 +68,11 @@ def data_classes() -> list[Any]:
         *((storage, name) for name in ("GlobalStorage", "BaseStorage", "NodeStorage", "EdgeStorage")),
     )
     return [getattr(module, name) for module, name in names if hasattr(module, name)]
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value is a ``Data`` of one kind of nodes, or a batch of them; PyG need not be imported."""
+    return hasattr(value, "to_dict") and hasattr(value, "num_nodes") and hasattr(value, "edge_index")
 
 
 def is_hetero_data(value: Any) -> bool:

@@ -1,0 +1,330 @@
+"""Whole in, whole out: a call with whole tensors, on several ranks.
+
+::
+
+    x [N, F] ------- take_rows -----> [n, F] --+             +--> [n, C] -- gather_rows --> [N, C]  whole
+    edge_index [2, E] -- renumber --> [2, e] --+-> program --+--> replicated -----------------> as it is
+
+Each rank holds the whole tensors and all outputs; the work on edges and everything in between is cut. What a script
+does with the outputs it does on every rank alike, so a loss is the single machine's, and the backward of the gather is
+this rank's rows of the cotangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphshard.errors import RuntimeMismatch, ShardError, UnsupportedOperation
+from graphshard.execute.agreement import digest
+from graphshard.execute.bind import from_data, names_of, whole_arguments
+from graphshard.execute.run import Outputs
+from graphshard.graph.data import GraphData, as_graph_data
+from graphshard.graph.roles import Member, Role
+from graphshard.ir.placement import Edges, Owned, Placed, Pointing, Points, Rows
+from graphshard.ops.gather import check_equal_on_ranks, gather_rows, take_rows
+from graphshard.partitioning.assign import assign
+from graphshard.partitioning.numbering import build_shard, number_nodes
+from graphshard.private import pytree
+from graphshard.private.torch_tensors import version_of
+from graphshard.ranks.checksums import checksum
+from graphshard.ranks.groups import (
+    all_gather_numbers,
+    all_gather_object,
+    all_gather_rows,
+    broadcast_first,
+    group_rank,
+    group_size,
+)
+from graphshard.shard.shard import Shard, ShardTensor, shard_tensor_of
+
+PARTITION = "whole"
+"""The ``partition_id`` of shards that are cut from whole arguments: these are compared by themselves."""
+
+_MASK = (1 << 64) - 1
+
+# A new edge_index keeps the nodes' parts while it cuts at most this much more of its edges than the graph they are of.
+_MORE_CUT = 1.5
+
+
+def is_whole(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call passes whole tensors: neither a shard nor a tensor of one is among the arguments."""
+    leaves = pytree.tree_leaves((args, dict(kwargs)))
+    return not any(
+        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_tensor_of(leaf) is not None)
+        for leaf in leaves
+    )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One call with whole tensors, as this rank's program takes it.
+
+    Attributes:
+        shard: this rank's part of the graph.
+        args, kwargs: the arguments, each tensor replaced by this rank's part of it.
+        group: the process group's name.
+    """
+
+    shard: Shard
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    group: str
+
+    def gather(self, outputs: Outputs) -> Outputs:
+        """The outputs with all ranks' rows, in the order of one machine. Collective; differentiable.
+
+        Raises:
+            UnsupportedOperation: an output has rows of the graph along several dims.
+        """
+        if group_size(self.group) == 1:
+            return outputs
+        gathered = [
+            self._gather(value, placement, outputs.ids)
+            for value, placement in zip(outputs.values, outputs.placements, strict=True)
+        ]
+        return replace(outputs, values=gathered)
+
+    def take(self, whole: Tensor, nodes: str) -> Tensor:
+        """This rank's rows of a tensor with a row for each node of a set; differentiable."""
+        return _taken(whole, self.shard.node_set(nodes).owned_ids, self.group)
+
+    def _gather(self, value: Tensor, placement: Any, ids: Mapping[str, Tensor]) -> Tensor:
+        if not isinstance(placement, Placed):
+            return value
+        value = self._global_numbers(value, placement.points)
+        if not placement.sharded:
+            return value
+        if len(placement.sharded) > 1:
+            raise UnsupportedOperation(
+                f"an output has rows of the graph along the dims {placement.sharded}: return a tensor with such "
+                "rows along one dim"
+            )
+        (dim,) = placement.sharded
+        places, count = self._places(placement.dims[dim], ids, value.device)
+        rows: Tensor = gather_rows(value.movedim(dim, 0), places, count, self.group)
+        return rows.movedim(0, dim)
+
+    def _places(
+        self, rows: Rows | None, ids: Mapping[str, Tensor], device: torch.device
+    ) -> tuple[Tensor, int]:
+        """Where this rank's rows stand in the whole, and how many that has."""
+        if isinstance(rows, Owned):
+            nodes = self.shard.node_set(rows.nodes)
+            return nodes.owned_ids.to(device), nodes.num_nodes
+        if isinstance(rows, Edges):
+            edges = self.shard.edge_set(rows.name)
+            return edges.edge_ids.to(device), edges.num_edges
+        # What a mask kept, or cat joined: in the order of all ranks' ids.
+        parts = all_gather_rows(ids[str(rows)], self.group)
+        order = torch.cat(parts).argsort()
+        places = torch.empty_like(order)
+        places[order] = torch.arange(order.numel(), device=order.device)
+        first = sum(part.numel() for part in parts[: self.shard.rank])
+        return places[first : first + parts[self.shard.rank].numel()].to(device), order.numel()
+
+    def _global_numbers(self, value: Tensor, points: Pointing) -> Tensor:
+        """Numbers of nodes as the whole graph has them, as in an ``edge_index`` that forward returns."""
+        if isinstance(points, tuple):
+            parts = [self._global_numbers(part, p) for part, p in zip(value, points, strict=True)]
+            return torch.stack(parts)
+        return value if points is None else self._ids(points).to(value.device)[value]
+
+    def _ids(self, points: Points) -> Tensor:
+        nodes = self.shard.node_set(points.nodes)
+        return nodes.owned_ids if points.plan is None else nodes.node_ids[points.plan]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor that was passed before, and its version; held, so that no other takes its memory."""
+
+    tensor: Tensor
+    version: int
+
+    @classmethod
+    def now(cls, tensor: Tensor) -> _Seen:
+        return cls(tensor, 0 if tensor.is_inference() else version_of(tensor))
+
+    def is_still(self, other: Tensor) -> bool:
+        """Whether it is passed again, and was not written to."""
+        mine = self.tensor
+        if mine is not other and (
+            other.layout is not torch.strided
+            or mine.layout is not torch.strided
+            or (mine.data_ptr(), mine.shape, mine.stride(), mine.dtype, mine.device)
+            != (other.data_ptr(), other.shape, other.stride(), other.dtype, other.device)
+        ):
+            return False
+        return not other.is_inference() and self.version == version_of(other)
+
+
+@dataclass
+class _Graph:
+    """The graph of the last call, cut."""
+
+    shard: Shard
+    assignments: dict[str, Tensor]
+    counts: dict[str, int]
+    cut_share: float
+    kinds: tuple[Any, ...]
+    local: dict[str, tuple[_Seen, Tensor]]
+
+
+@dataclass
+class Whole:
+    """Cuts the whole tensors of each call of one distributed module; what has not changed stays cut."""
+
+    _graph: _Graph | None = None
+    _numbers: dict[str, tuple[_Seen, str]] = field(default_factory=dict)
+
+    def cut(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        roles: Mapping[str, Member],
+        group: str,
+    ) -> Cut:
+        """One call's arguments, cut. Collective.
+
+        Args:
+            model: the user's module.
+            args, kwargs: whole tensors, or one PyG ``Data`` or ``HeteroData`` of which forward's arguments are taken.
+            roles: that the user gave, by argument name.
+            group: the process group's name.
+
+        Raises:
+            RuntimeMismatch: on every rank, where the ranks pass different tensors.
+            PartitionError: a role cannot be told, or an edge does not fit.
+        """
+        args, kwargs, num_nodes = from_data(model, args, kwargs)
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        names = names_of(model, args, kwargs)
+        tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
+        kinds = tuple((name, t.shape, t.dtype, t.layout) for name, t in tensors.items())
+        stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(tensors)
+        if self._agree(tensors, stale, group):
+            given = {name: role for name, role in roles.items() if name in tensors}
+            whole = as_graph_data(whole_arguments(model, args, kwargs), given, num_nodes)
+            self._graph = self._partition(whole, kinds, tensors, group)
+        assert self._graph is not None
+        local = {name: self._take(name, tensor, group) for name, tensor in tensors.items()}
+        args, kwargs = pytree.tree_unflatten(
+            [local.get(name, leaf) for name, leaf in zip(names, leaves, strict=True)], structure
+        )
+        return Cut(self._graph.shard, tuple(args), dict(kwargs), group)
+
+    def _agree(self, tensors: Mapping[str, Tensor], stale: bool, group: str) -> bool:
+        """Make sure that all ranks pass the same, and find out whether any has to cut. One message of two numbers."""
+        if group_size(group) == 1 or not tensors:
+            return stale
+        mine = {name: self._numbers_of(name, tensor) for name, tensor in tensors.items()}
+        self._numbers = {name: seen for name, seen in self._numbers.items() if name in mine}
+        device = next(iter(tensors.values())).device
+        everyone = all_gather_numbers([digest(mine), int(stale)], device, group)
+        if any(other[0] != everyone[0][0] for other in everyone):
+            raise RuntimeMismatch(_difference(all_gather_object(mine, group)))
+        for name, tensor in tensors.items():
+            if tensor.grad_fn is not None:
+                check_equal_on_ranks(tensor, group, f"argument {name!r}")
+        return any(other[1] for other in everyone)
+
+    def _numbers_of(self, name: str, tensor: Tensor) -> str:
+        """A text that differs where tensors do; of what the script computes with a gradient only its kind."""
+        kind = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+        if tensor.grad_fn is not None:  # compared by itself: a device may add in another order
+            return f"{kind} with a gradient"
+        seen = self._numbers.get(name)
+        if seen is None or not seen[0].is_still(tensor):
+            content = "".join(f"{number & _MASK:016x}" for number in checksum(tensor.detach()).tolist())
+            seen = self._numbers[name] = _Seen.now(tensor), content
+        return f"{kind} with content {seen[1]}"
+
+    def _same_edges(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the tensors that make up the graph are those that it was cut by."""
+        assert self._graph is not None
+        of = {n for n, m in self._graph.shard.members.items() if m.role.is_index or m.role is Role.ADJACENCY}
+        return all(self._graph.local[name][0].is_still(tensors[name]) for name in of)
+
+    def _partition(
+        self, whole: GraphData, kinds: tuple[Any, ...], tensors: Mapping[str, Tensor], group: str
+    ) -> _Graph:
+        assignments, share = self._assign(whole, group)
+        shard = build_shard(whole, number_nodes(whole, assignments, group_size(group)), group_rank(group))
+        shard = replace(shard, partition_id=PARTITION)
+        local = {name: (_Seen.now(t), shard.tensors[name]) for name, t in tensors.items()}
+        return _Graph(shard, assignments, dict(whole.node_counts), share, kinds, local)
+
+    def _assign(self, whole: GraphData, group: str) -> tuple[dict[str, Tensor], float]:
+        """The parts of the nodes, and the share of the edges that they cut: rank 0 decides."""
+        before = self._graph
+        if before is not None and before.counts == whole.node_counts:
+            share = _cut_share(whole, before.assignments)
+            if share <= _MORE_CUT * before.cut_share:
+                return before.assignments, before.cut_share
+        if group_rank(group) == 0:
+            found = assign(whole, group_size(group), "metis", 0)
+        else:
+            found = {name: torch.empty(n, dtype=torch.int64) for name, n in whole.node_counts.items()}
+        device = next(iter(whole.tensors.values())).device
+        for name, parts in found.items():
+            moved = parts.to(device).contiguous()
+            broadcast_first(moved, group)
+            found[name] = moved.cpu()
+        return found, _cut_share(whole, found)
+
+    def _take(self, name: str, tensor: Tensor, group: str) -> Tensor:
+        """This rank's part of one tensor, marked as the shard's."""
+        assert self._graph is not None
+        shard = self._graph.shard
+        member = shard.members[name]
+        ids = shard.row_ids(member) if member.role in (Role.NODE, Role.EDGE) else None
+        if tensor.requires_grad and member.role is Role.ADJACENCY:
+            raise ShardError(
+                f"the adjacency {name!r} needs a gradient, which a sparse matrix does not get: pass an edge_index and "
+                "the weights of the edges"
+            )
+        if tensor.requires_grad:
+            local = tensor.view_as(tensor) if ids is None else _taken(tensor, ids, group)
+        else:
+            seen, local = self._graph.local[name]
+            if not seen.is_still(tensor):
+                local = tensor.detach() if ids is None else _taken(tensor.detach(), ids, group)
+                self._graph.local[name] = _Seen.now(tensor), local
+        local._graphshard = ShardTensor(shard, name, member)  # type: ignore[attr-defined]
+        return local
+
+
+def _taken(whole: Tensor, ids: Tensor, group: str) -> Tensor:
+    if group_size(group) == 1:
+        return whole.view_as(whole)
+    rows: Tensor = take_rows(whole, ids.to(whole.device), group)
+    return rows
+
+
+def _difference(everyone: list[dict[str, str]]) -> str:
+    """What differs first between the ranks, as a sentence."""
+    first = everyone[0]
+    rank, theirs = next((rank, other) for rank, other in enumerate(everyone) if other != first)
+    name = next(name for name in {**first, **theirs} if first.get(name) != theirs.get(name))
+    return (
+        f"argument {name!r} is {first.get(name, 'missing')} on rank 0 but {theirs.get(name, 'missing')} on rank {rank}: "
+        "with whole tensors every rank must pass the same; let what is drawn at random be drawn alike "
+        "(graphshard.init() seeds all ranks as rank 0), or pass a shard"
+    )
+
+
+def _cut_share(whole: GraphData, assignments: Mapping[str, Tensor]) -> float:
+    """The share of the edges that messages run along whose ends belong to different parts."""
+    cut = total = 0
+    for edge_set in whole.schema.messages:
+        source, destination = whole.edges(edge_set.name).cpu()
+        ends = assignments[edge_set.source][source], assignments[edge_set.destination][destination]
+        cut += int((ends[0] != ends[1]).sum())
+        total += source.numel()
+    return cut / max(total, 1)
