@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphshard.partitioning.partition import ShardedGraph, partition
     from graphshard.partitioning.report import PartitionReport
     from graphshard.preview import diff
+    from graphshard.ranks.start import init
     from graphshard.rules import register_rule
     from graphshard.shard.files import load_shard
     from graphshard.shard.shard import Shard
@@ -63,6 +64,7 @@ __all__ = [
     "count_bytes",
     "diff",
     "distribute",
+    "init",
     "load_shard",
     "mean",
     "partition",
@@ -95,6 +97,7 @@ _HOMES = {
     "options": ("Options",),
     "ops.totals": ("mean", "sum"),
     "graph.roles": ("Role",),
+    "ranks.start": ("init",),
     "rules": ("register_rule",),
     "shard.shard": ("Shard",),
     "shard.files": ("load_shard",),

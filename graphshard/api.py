@@ -161,7 +161,9 @@ class DistributedModule(nn.Module):
         """The call as the program takes it; how it was cut, where it passes whole tensors."""
         cut = None
         if is_whole(args, kwargs) and self._node_parameters is None:
-            cut = self._whole.cut(self._model, args, kwargs, self._roles, self.group_name)
+            held = dict(self._model.named_parameters(remove_duplicate=False))
+            counts = {of: len(held[key]) for key, of in self._whole_parameters.items()}
+            cut = self._whole.cut(self._model, args, kwargs, self._roles, counts, self.group_name)
             args, kwargs = cut.args, cut.kwargs
         elif self._whole_parameters:
             raise ShardError(
@@ -338,6 +340,11 @@ def distribute(
         return DistributedModule(model, roles, seed, group, options=options, check_every=check_every)
     sets = sets_of(node_parameters)
     if shard is None:
+        known = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        if unknown := sets.keys() - set(known):
+            raise ShardError(
+                f"the model has no parameter {min(unknown)!r}; it has {', '.join(known) or 'none'}"
+            )
         return DistributedModule(
             model, roles, seed, group, options=options, check_every=check_every, whole_parameters=sets
         )

@@ -90,8 +90,18 @@ class Cut:
         return replace(outputs, values=gathered)
 
     def take(self, whole: Tensor, nodes: str) -> Tensor:
-        """This rank's rows of a tensor with a row for each node of a set; differentiable."""
-        return _taken(whole, self.shard.node_set(nodes).owned_ids, self.group)
+        """This rank's rows of a tensor with a row for each node of a set; differentiable.
+
+        Raises:
+            ShardError: it has another number of rows.
+        """
+        held = self.shard.node_set(nodes)
+        if whole.dim() == 0 or whole.size(0) != held.num_nodes:
+            raise ShardError(
+                f"a node parameter must have one row for each of the {held.num_nodes} nodes, but its shape is "
+                f"{list(whole.shape)}"
+            )
+        return _taken(whole, held.owned_ids, self.group)
 
     def _gather(self, value: Tensor, placement: Any, ids: Mapping[str, Tensor]) -> Tensor:
         if not isinstance(placement, Placed):
@@ -188,6 +198,7 @@ class Whole:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         roles: Mapping[str, Member],
+        counts: Mapping[str, int],
         group: str,
     ) -> Cut:
         """One call's arguments, cut. Collective.
@@ -196,13 +207,14 @@ class Whole:
             model: the user's module.
             args, kwargs: whole tensors, or one PyG ``Data`` or ``HeteroData`` of which forward's arguments are taken.
             roles: that the user gave, by argument name.
+            counts: node set -> N, of those that a node parameter has rows for.
             group: the process group's name.
 
         Raises:
             RuntimeMismatch: on every rank, where the ranks pass different tensors.
             PartitionError: a role cannot be told, or an edge does not fit.
         """
-        args, kwargs, num_nodes = from_data(model, args, kwargs)
+        args, kwargs, said = from_data(model, args, kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         names = names_of(model, args, kwargs)
         tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
@@ -210,7 +222,7 @@ class Whole:
         stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(tensors)
         if self._agree(tensors, stale, group):
             given = {name: role for name, role in roles.items() if name in tensors}
-            whole = as_graph_data(whole_arguments(model, args, kwargs), given, num_nodes)
+            whole = as_graph_data(whole_arguments(model, args, kwargs), given, {**said, **counts})
             self._graph = self._partition(whole, kinds, tensors, group)
         assert self._graph is not None
         local = {name: self._take(name, tensor, group) for name, tensor in tensors.items()}
@@ -313,8 +325,8 @@ def _difference(everyone: list[dict[str, str]]) -> str:
     rank, theirs = next((rank, other) for rank, other in enumerate(everyone) if other != first)
     name = next(name for name in {**first, **theirs} if first.get(name) != theirs.get(name))
     return (
-        f"argument {name!r} is {first.get(name, 'missing')} on rank 0 but {theirs.get(name, 'missing')} on rank {rank}: "
-        "with whole tensors every rank must pass the same; let what is drawn at random be drawn alike "
+        f"argument {name!r} is {first.get(name, 'missing')} on rank 0 but {theirs.get(name, 'missing')} on rank "
+        f"{rank}: with whole tensors every rank must pass the same; let what is drawn at random be drawn alike "
         "(graphshard.init() seeds all ranks as rank 0), or pass a shard"
     )
 

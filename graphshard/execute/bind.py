@@ -169,7 +169,7 @@ def _known(member: Member, name: str, shard: Shard) -> Member:
 
 
 def whole_arguments(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that hold tensors, by the name of forward's parameter, as :func:`graphshard.partition` takes them."""
+    """The arguments that hold tensors, by the name of forward's parameter."""
     return {
         name: value
         for name, value in _by_name(model, args, kwargs).items()
@@ -179,14 +179,14 @@ def whole_arguments(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, 
 
 def from_data(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any], int | dict[str, int] | None]:
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, int]]:
     """Arguments taken by name from a single PyG ``Data`` or ``HeteroData``, and the numbers of nodes that it says.
 
     Raises:
         DataError: forward needs an argument that it does not have.
     """
     if len(args) != 1 or kwargs or not (is_data(args[0]) or is_hetero_data(args[0])):
-        return args, kwargs, None
+        return args, kwargs, {}
     (data,) = args
     found: dict[str, Any] = {}
     for name, parameter in inspect.signature(model.forward).parameters.items():
@@ -201,7 +201,7 @@ def from_data(
             )
     if is_hetero_data(data):
         return (), found, {t: int(data[t].num_nodes) for t in data.node_types}
-    return (), found, data.num_nodes
+    return (), found, {"": int(data.num_nodes)}
 
 
 def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Member, ...]:

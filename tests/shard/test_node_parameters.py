@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ShardError, match=r"'lin\.weight' must have one row for each of the 6 nodes"):
         graphshard.distribute(model, shard=shard, node_parameters=["lin.weight"])
     with pytest.raises(ShardError, match="pass distribute"):
-        graphshard.distribute(model, node_parameters=NAMES)
+        graphshard.distribute(model, node_parameters=NAMES)(shard)
     module = graphshard.distribute(model, shard=shard, node_parameters=NAMES)
     other = partition(6, EDGES.flip(0), torch.zeros(6, dtype=torch.int64), 1)[0]
     module(other)  # the same nodes
