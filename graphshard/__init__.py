@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from graphshard.shard.files import load_shard
     from graphshard.shard.shard import Shard
     from graphshard.show.differ import Diff
+    from graphshard.training.report import TrainingReport
+    from graphshard.training.verify import verify_training
     from graphshard.version import __version__
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "Shard",
     "ShardError",
     "ShardedGraph",
+    "TrainingReport",
     "UnsupportedOperation",
     "__version__",
     "count_bytes",
@@ -70,6 +73,7 @@ __all__ = [
     "replace",
     "sum",
     "verify",
+    "verify_training",
 ]
 
 _HOMES = {
@@ -98,6 +102,8 @@ _HOMES = {
     "rules": ("register_rule",),
     "shard.shard": ("Shard",),
     "shard.files": ("load_shard",),
+    "training.report": ("TrainingReport",),
+    "training.verify": ("verify_training",),
     "version": ("__version__",),
 }
 """Each module with the public names that it holds."""

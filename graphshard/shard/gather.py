@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import ShardError
+from graphshard.ranks.groups import default_group, resolve
 from graphshard.shard.parts import NodeShard
 
 
@@ -16,8 +17,8 @@ def gather_rows(
     rank: int, world_size: int, nodes: NodeShard, rows: Tensor, group: dist.ProcessGroup | None
 ) -> Tensor:
     """See :meth:`graphshard.Shard.gather`."""
-    joined = dist.is_available() and dist.is_initialized()
-    size = group.size() if group is not None else dist.get_world_size() if joined else 1
+    group = resolve(default_group()) if group is None else group
+    size = 1 if group is None else group.size()
     if size != world_size:
         raise ShardError(f"gather needs the {world_size} ranks of these shards, this job has {size}")
     rows = rows.detach()
