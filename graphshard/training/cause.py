@@ -43,14 +43,14 @@ def _other_numbers_drawn(
             other = [r for r, event in enumerate(events) if event.random.get(name) != events[0].random[name]]
             if other:
                 return (
-                    f"{name} random numbers differ between rank 0 and rank {other[0]}: seed every rank alike before the "
-                    "first draw, and draw as many numbers on each (for the whole graph, not for a rank's own rows)"
+                    f"{name} random numbers differ between rank 0 and rank {other[0]}: seed every rank alike before "
+                    "the first draw, and draw as many numbers on each (for the whole graph, not for a rank's own rows)"
                 )
     name = next((n for n in known.random if found[0].random.get(n) != known.random[n]), None)
     if name is not None and found[0].random.get(name) is not None:
         return (
-            f"a rank draws other {name} random numbers than one machine: draw for the whole graph, and take the rows of "
-            "the rank with shard.scatter(rows, 'node')"
+            f"a rank draws other {name} random numbers than one machine: draw for the whole graph, and take the rows "
+            "of the rank with shard.scatter(rows, 'node')"
         )
     return None
 
@@ -112,8 +112,8 @@ def _same_everywhere(what: str, number: float, right: float, ranks: int) -> str:
     if _close(number * ranks, right):
         return f"{what} is divided by the number of ranks: a mean over the ranks, where each has one term of a sum"
     return (
-        f"{what} is equal on all ranks but another than one machine's: a mean of the ranks' means is not the mean of all "
-        f"rows where ranks have different numbers of them; use graphshard.mean, as in {_MEAN}"
+        f"{what} is equal on all ranks but another than one machine's: a mean of the ranks' means is not the mean of "
+        f"all rows where ranks have different numbers of them; use graphshard.mean, as in {_MEAN}"
     )
 
 
@@ -121,7 +121,7 @@ def _of_own_rows(what: str, numbers: Sequence[float], right: float) -> str:
     if _close(math.fsum(numbers), right):
         return f"{what} is the sum over a rank's own rows: use graphshard.sum"
     if _close(max(numbers), right) or _close(min(numbers), right):
-        return f"{what} is right on some ranks only: it is of a rank's own rows; bring all together with shard.gather(rows)"
+        return f"{what} is right on some ranks only: it is of a rank's own rows; shard.gather(rows) brings all together"
     if min(numbers) <= right <= max(numbers):
         return f"{what} is the mean of a rank's own rows: use graphshard.mean, as in {_MEAN}"
     return (
@@ -149,21 +149,21 @@ def _wrong_gradient(
             "inside of forward, where gradients are summed over the ranks"
         )
     return (
-        "the ranks have different gradients of one parameter: it is used outside of the distributed module, or the loss "
-        f"is each rank's own; compute it inside of forward, or from all rows: {_MEAN}"
+        "the ranks have different gradients of one parameter: it is used outside of the distributed module, or the "
+        f"loss is each rank's own; compute it inside of forward, or from all rows: {_MEAN}"
     )
 
 
 def _equal_gradients(value: Tensor, expected: Tensor, ranks: int) -> str:
     if _near(value, expected * ranks, expected):
         return (
-            f"gradients are {ranks} times too large: graphshard sums them over the ranks already; take out an all-reduce "
-            "or DistributedDataParallel of yours, and differentiate a loss that is global (graphshard.mean)"
+            f"gradients are {ranks} times too large: graphshard sums them over the ranks already; take out an "
+            "all-reduce or DistributedDataParallel of yours, and differentiate a loss that is global (graphshard.mean)"
         )
     if _near(value * ranks, expected, expected):
         return (
-            f"gradients are {ranks} times too small: something divides by the number of ranks, as an average of gradients "
-            "does, or graphshard.mean of a value that every rank has whole"
+            f"gradients are {ranks} times too small: something divides by the number of ranks, as an average of "
+            "gradients does, or graphshard.mean of a value that every rank has whole"
         )
     return (
         "the loss is right but its gradient is not: a part of it is cut off on the ranks (detach, .item(), .data, a "
@@ -180,11 +180,10 @@ def _otherwise(row: Row, found: Sequence[Event]) -> str:
     }
     missing = [r for r, event in enumerate(found) if (row.kind, row.name) not in event.values]
     if missing:
-        return f"rank {', '.join(map(str, missing))} does not have it: what the ranks do must not depend on their number"
-    return texts.get(
-        row.kind,
-        "it depends on what a rank has of its own: use graphshard.mean, graphshard.sum, shard.gather",
-    )
+        ranks = ", ".join(map(str, missing))
+        return f"rank {ranks} does not have it: what a rank does must not depend on its number"
+    local = "it depends on what a rank has of its own: use graphshard.mean, graphshard.sum or shard.gather"
+    return texts.get(row.kind, local)
 
 
 def _close(a: float, b: float) -> bool:

@@ -127,8 +127,8 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
 def silence_noise(gradients: list[Tensor | None]) -> None:
     """Set to zero, in place, what is zero on paper: in float64 less than 1e-12 of the largest gradient.
 
-    A bias before a batch norm has a gradient of rounding noise. Adam divides it by its own size, and would make steps of
-    full length in a direction that no two orders of summation agree on.
+    A bias before a batch norm has a gradient of rounding noise. Adam divides it by its own size, and would make steps
+    of full length in a direction that no two orders of summation agree on.
     """
     exact = [g for g in gradients if g is not None and g.dtype is torch.float64 and not g.is_sparse]
     largest = max((float(g.abs().max()) for g in exact if g.numel()), default=0.0)

@@ -48,8 +48,8 @@ class TrainingReport(Report):
         row = self.first
         if self.passed:
             return (
-                f"PASS: {self.steps} steps on {self.num_parts} ranks ({self.transport}, {self.dtype}) as on one machine "
-                f"({self.reference}): {len(self.rows)} values, largest relative difference {self.largest:.1e}"
+                f"PASS: {self.steps} steps on {self.num_parts} ranks ({self.transport}, {self.dtype}) as on one "
+                f"machine ({self.reference}): {len(self.rows)} values, largest relative difference {self.largest:.1e}"
             )
         if row is None:
             return f"FAIL: {self.ended or 'no step was made: nothing was compared'}"

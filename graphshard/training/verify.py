@@ -75,8 +75,8 @@ def verify_training(
 
     What :func:`graphshard.verify` proves of a model, this proves of what stands around it: the loss, the optimiser,
     the metrics. After each step of each optimiser the losses that were differentiated, the gradients, the weights and
-    the buffers are compared, and at the end of ``step`` what it returned. The report names the first difference and what
-    it may come from.
+    the buffers are compared, and at the end of ``step`` what it returned. The report names the first difference and
+    what it may come from.
 
     On one machine plain PyTorch runs the model, without graphshard. Where the model draws random numbers it is the
     program on one rank, since PyTorch's own dropout masks depend on the order of rows.
