@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -14,11 +15,16 @@ from graphshard.check.report import Row
 from graphshard.check.rows import report_rows
 from graphshard.check.verify import EXACT
 from graphshard.training.cause import likely_cause
-from graphshard.training.record import KINDS, Event, Record
+from graphshard.training.record import INTERRUPTED, KINDS, RETURNED, Event, Record
 
 COARSE = 1e-4
 """How far values may be off, relative to their scale, where something is computed in less than float64."""
 _UNSURE = 1e-7
+_WORDS = {RETURNED: "the step ends"}
+_APART = (
+    "the ranks decide by numbers of their own when to stop or what to step: decide by numbers that every rank has, as "
+    "graphshard.mean and graphshard.sum give"
+)
 # Each number with a scale of its own; of tensors a small one is measured by the largest of its kind.
 _NUMBERS = frozenset({"loss", "optimised", "metric", "printed"})
 
@@ -55,6 +61,10 @@ def judge(reference: Record, ranks: Sequence[Record], *, ended: bool = False) ->
     compared = 0
     before: list[Event] | None = None
     for known, *found in zip(reference.events, *(rank.events for rank in ranks), strict=False):
+        if (apart := _other_events(known, found)) is not None:
+            rows.append(apart)
+            cause = cause or _APART
+            return Judgement(rows, cause, compared, str(dtype).removeprefix("torch."))
         unsure.look_at(known, found)
         mine = _event_rows(unsure.of(known), [unsure.of(event) for event in found], dtype)
         rows += mine
@@ -64,19 +74,46 @@ def judge(reference: Record, ranks: Sequence[Record], *, ended: bool = False) ->
         compared, before = known.step, found
     if not ended and (missing := _lengths(reference, ranks)) is not None:
         rows.append(missing)
-        cause = cause or (
-            "the ranks decide by numbers of their own when to stop or what to step: decide by numbers that every rank "
-            "has, as graphshard.mean and graphshard.sum give"
-        )
+        cause = cause or _APART
     return Judgement(rows, cause, compared, str(dtype).removeprefix("torch."))
 
 
 def _event_rows(known: Event, found: Sequence[Event], dtype: torch.dtype) -> list[Row]:
     rows = []
     for reference, ranks in _comparable(known, found):
+        reference = _numbered(reference, ranks)
         differences = [compare(list(values.values()), reference) for values in ranks]
         rows += report_rows(known.label, reference, differences, _allowed(reference, dtype))
     return rows
+
+
+def _numbered(known: dict[Key, Value], found: Sequence[Mapping[Key, Value]]) -> dict[Key, Value]:
+    """Where ranks have rows with global ids, the single machine's whole tensor with the ids of all rows."""
+    split = {key for values in found for key, value in values.items() if value.ids is not None}
+    return {
+        key: replace(value, ids=torch.arange(value.value.size(0)))
+        if key in split and value.value.dim()
+        else value
+        for key, value in known.items()
+    }
+
+
+def _other_events(known: Event, found: Sequence[Event]) -> Row | None:
+    """A row that fails where a rank does something else than one machine, as another optimiser's step."""
+    for rank, event in enumerate(found):
+        if event.what not in (known.what, INTERRUPTED):
+            problem = f"do not fit: {_WORDS.get(known.what, known.what + ' steps')} on one machine, but on rank {rank} "
+            problem += _WORDS.get(event.what, event.what + " steps")
+            return Row(known.label, "optimiser steps", "", inf, inf, 1.0, 0.0, 0, problem)
+    return None
+
+
+def _until(found: Sequence[Event]) -> set[Key] | None:
+    """Where an error ended a rank's run, the losses that all ranks had seen; None where none ended."""
+    if all(event.what != INTERRUPTED for event in found):
+        return None
+    seen = [{key for key in event.values if key[0] == "loss"} for event in found]
+    return set.intersection(*seen)
 
 
 def _comparable(
@@ -84,6 +121,8 @@ def _comparable(
 ) -> Iterator[tuple[dict[Key, Value], list[dict[Key, Value]]]]:
     """The values of each kind, of numbers each alone: the single machine's, and each rank's."""
     everything = [known.values, *(event.values for event in found)]
+    if (until := _until(found)) is not None:
+        everything = [{key: v for key, v in values.items() if key in until} for values in everything]
     for kind in KINDS:
         keys = [key for key in dict.fromkeys(k for values in everything for k in values) if key[0] == kind]
         for group in [[key] for key in keys] if kind in _NUMBERS else [keys]:

@@ -22,7 +22,7 @@ from graphshard.api import DistributedModule
 from graphshard.check.compare import by_key
 from graphshard.check.probe import Value
 from graphshard.private.torch_backward import watched_backward
-from graphshard.training.record import Event, Record, metrics_of
+from graphshard.training.record import INTERRUPTED, RETURNED, Event, Record, metrics_of
 
 NOISE = 1e-12
 """Below this share of the largest gradient an element in float64 is rounding, which is zero on paper."""
@@ -68,7 +68,11 @@ class Observer:
             for prefix, module in modules.items()
             for name, parameter in module.named_parameters()
         ]
-        self._add("returned", self._seen_losses() + weights + _buffers(modules) + list(metrics_of(result)))
+        self._add(RETURNED, self._seen_losses() + weights + _buffers(modules) + list(metrics_of(result)))
+
+    def interrupted(self) -> None:
+        """An error ended the run: what was seen since the last event is an event of its own."""
+        self._add(INTERRUPTED, self._seen_losses())
 
     def _seen_losses(self) -> list[Value]:
         losses, self._losses = self._losses, []

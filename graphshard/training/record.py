@@ -15,6 +15,9 @@ from graphshard.check.probe import Value
 KINDS = ("loss", "optimised", "gradient", "weight", "buffer", "metric", "printed")
 """Of values, in the order in which one leads to the next."""
 
+INTERRUPTED = "interrupted"
+RETURNED = "returned"
+
 
 @dataclass(frozen=True)
 class Event:
@@ -22,7 +25,7 @@ class Event:
 
     Attributes:
         step: the user's step, or of a script the number of the optimiser's step; 1 is the first.
-        what: ``"Adam"``, or ``"returned"``.
+        what: the optimiser's class, as ``"Adam"``; or ``"returned"``; or ``"interrupted"`` by an error.
         values: what there was to see, by kind and name.
         random: digests of the generators by name: two ranks with equal ones draw equal numbers.
     """

@@ -15,7 +15,7 @@ from torch import nn
 
 from graphshard.api import DistributedModule, distribute
 from graphshard.check.verify import Factory, make_model
-from graphshard.errors import GraphshardError, RuntimeMismatch
+from graphshard.errors import GraphshardError
 from graphshard.execute.bind import from_shard
 from graphshard.graph.data import as_graph_data
 from graphshard.graph.roles import GivenRole, as_member
@@ -24,6 +24,7 @@ from graphshard.partitioning.partition import partition
 from graphshard.ranks.groups import default_is
 from graphshard.ranks.launch import launch
 from graphshard.ranks.simulate import run_ranks
+from graphshard.ranks.turns import RandomState
 from graphshard.shard.files import load_shard, save
 from graphshard.shard.node_parameters import GivenParameters
 from graphshard.shard.shard import Shard
@@ -133,7 +134,14 @@ def verify_training(
     if steps < 1:
         raise GraphshardError(f"verify_training makes at least one step, not {steps}")
     task = _Task(model, step, optimizer, steps, seed, dtype, roles, node_parameters, options)
-    cut = _Cut(data, whole, method, task)
+    before = RandomState.now()
+    try:
+        return _verify(task, _Cut(data, whole, method, task), num_parts, transport, timeout)
+    finally:
+        before.restore()
+
+
+def _verify(task: _Task, cut: _Cut, num_parts: int, transport: str, timeout: float) -> TrainingReport:
     run = _on_threads if transport == "threads" else _on_processes
     ranks, error = run(task, cut, num_parts, timeout)
     reference = PLAIN if not any(rank.is_random for rank in ranks) else ONE_RANK
@@ -200,7 +208,7 @@ def _on_threads(
     with watching():
         try:
             run_ranks(num_parts, rank, timeout=timeout, own_random=True)
-        except RuntimeMismatch as error:
+        except GraphshardError as error:
             return records, error
     return records, None
 
@@ -274,7 +282,12 @@ def _run(task: _Task, data: Any, record: Record, *, plain: bool) -> None:
         stack.enter_context(observed(observer))
         for number in range(1, task.steps + 1):
             observer.step = number
-            observer.returned(task.step(module, chosen, data))
+            try:
+                result = task.step(module, chosen, data)
+            except BaseException:
+                observer.interrupted()
+                raise
+            observer.returned(result)
 
 
 def _distributed(task: _Task, base: nn.Module, data: Any) -> DistributedModule:
