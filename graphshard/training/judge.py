@@ -80,10 +80,10 @@ def judge(reference: Record, ranks: Sequence[Record], *, ended: bool = False) ->
 
 def _event_rows(known: Event, found: Sequence[Event], dtype: torch.dtype) -> list[Row]:
     rows = []
-    for reference, ranks in _comparable(known, found):
-        reference = _numbered(reference, ranks)
+    for whole, ranks in _comparable(known, found):
+        reference = _numbered(whole, ranks)
         differences = [compare(list(values.values()), reference) for values in ranks]
-        rows += report_rows(known.label, reference, differences, _allowed(reference, dtype))
+        rows += report_rows(known.label, reference, differences, _allowed(known, dtype))
     return rows
 
 
@@ -133,22 +133,15 @@ def _comparable(
                 yield picked[0], picked[1:]
 
 
-def _allowed(reference: Mapping[Key, Value], dtype: torch.dtype) -> Callable[[Key, float], float]:
+def _allowed(known: Event, dtype: torch.dtype) -> Callable[[Key, float], float]:
     bound = EXACT if dtype is torch.float64 else COARSE
 
     def allowed(key: Key, scale: float) -> float:
-        value = reference.get(key)
-        if value is None or value.kind != "printed" or not scale:
+        if key[0] != "printed" or key[1] not in known.places or not scale:
             return bound
-        # A printed number is rounded.
-        return max(bound, 1.01 * 10.0 ** -_places(value.name) / scale)
+        return max(bound, 1.01 * 10.0 ** -known.places[key[1]] / scale)  # it was rounded when it was printed
 
     return allowed
-
-
-def _places(name: str) -> int:
-    """Decimal places of a printed number, which the end of its name tells: ``line 3, number 2 (loss) .4``."""
-    return int(name.rpartition(".")[2])
 
 
 def _dtype(record: Record) -> torch.dtype:

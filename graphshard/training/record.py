@@ -27,6 +27,7 @@ class Event:
         step: the user's step, or of a script the number of the optimiser's step; 1 is the first.
         what: the optimiser's class, as ``"Adam"``; or ``"returned"``; or ``"interrupted"`` by an error.
         values: what there was to see, by kind and name.
+        places: decimal places of the printed numbers, by name.
         random: digests of the generators by name: two ranks with equal ones draw equal numbers.
     """
 
@@ -34,6 +35,7 @@ class Event:
     what: str
     values: Mapping[Key, Value]
     random: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -61,15 +63,15 @@ class Record:
     def from_plain(cls, plain: Mapping[str, Any]) -> Record:
         """The record that :meth:`as_plain` wrote."""
         events = [
-            Event(step, what, {(v[0], v[1]): Value(*v) for v in values}, random)
-            for step, what, values, random in plain["events"]
+            Event(step, what, {(v[0], v[1]): Value(*v) for v in values}, random, places)
+            for step, what, values, random, places in plain["events"]
         ]
         return cls(events, plain["is_random"])
 
 
 def _plain_event(event: Event) -> tuple[Any, ...]:
     values = [(v.kind, v.name, v.value, v.ids, v.dim) for v in event.values.values()]
-    return event.step, event.what, values, dict(event.random)
+    return event.step, event.what, values, dict(event.random), dict(event.places)
 
 
 def metrics_of(returned: Any, name: str = "") -> Iterator[Value]:
