@@ -268,7 +268,8 @@ class _ReplicatedInput(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return all_reduce(grad, "sum", ctx.group), None
+        # The sum leaves the program: what is computed from it outside is computed on every rank.
+        return replicated_output(all_reduce(grad, "sum", ctx.group), ctx.group), None
 
 
 class _ReplicatedOutput(torch.autograd.Function):
@@ -279,7 +280,8 @@ class _ReplicatedOutput(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return share_of_each(grad, ctx.group), None
+        # The cotangent enters the program: what differs between the ranks in there comes back as a sum.
+        return share_of_each(replicated_input(grad, ctx.group), ctx.group), None
 
 
 @operator("share_of_each(Tensor x, str group) -> Tensor")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from graphshard.ops.copies import combine_by_rank
-from graphshard.ops.exchange import all_reduce
+from graphshard.ops.exchange import all_reduce, replicated_output
 from graphshard.ops.registration import below_autograd, fake, gradient, operator
 from graphshard.ranks.groups import exchange
 
@@ -189,7 +189,7 @@ class _Bucket(torch.autograd.Function):
         for dtype in dict.fromkeys(g.dtype for g in grads if g is not None):
             chosen = [i for i, g in enumerate(grads) if g is not None and g.dtype is dtype]
             flat = torch.cat([grads[i].reshape(-1) for i in chosen])  # type: ignore[union-attr]
-            total = all_reduce(flat, "sum", ctx.group)
+            total = replicated_output(all_reduce(flat, "sum", ctx.group), ctx.group)
             sizes = [grads[i].numel() for i in chosen]  # type: ignore[union-attr]
             for i, part in zip(chosen, total.split(sizes), strict=True):
                 found[i] = part.view_as(grads[i])

@@ -110,6 +110,25 @@ def all_gather_numbers(numbers: Sequence[int], device: torch.device, group: str)
     return [theirs.tolist() for theirs in everyone]
 
 
+def all_gather_rows(rows: Tensor, group: str) -> list[Tensor]:
+    """Every rank's ``rows``, in rank order, on every rank.
+
+    Args:
+        rows: ``[n, ...]``, of any dtype and any n; the same trailing shape and dtype on every rank.
+        group: the process group's name.
+    """
+    pg = resolve(group)
+    if pg is None:
+        return [rows]
+    counts = [count for (count,) in all_gather_numbers([rows.size(0)], rows.device, group)]
+    # Padded to the longest, for gloo gathers only equal sizes.
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: rows.size(0)] = rows
+    received = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather([_wire(part) for part in received], _wire(padded), group=pg)
+    return [part[:count] for part, count in zip(received, counts, strict=True)]
+
+
 def broadcast_first(tensor: Tensor, group: str) -> None:
     """Overwrite ``tensor`` (contiguous, of a dtype that backends send) with rank 0's."""
     pg = resolve(group)

@@ -20,7 +20,7 @@ from graphshard.errors import ShardError
 from graphshard.graph.paths import EdgeType, Path, PathKey, nested
 from graphshard.graph.roles import GivenRole, Member, Role, as_member
 from graphshard.graph.schema import MESSAGES, Schema, Sizes
-from graphshard.shard.gather import gather_rows
+from graphshard.shard.gather import RowSet, gather_all
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
 
@@ -296,22 +296,45 @@ class Shard:
             )
         return global_rows[ids.to(global_rows.device)]
 
-    def gather(self, rows: Tensor, group: dist.ProcessGroup | None = None, *, node_type: str = "") -> Tensor:
-        """All ranks' rows in the original node order, on every rank. Collective; not differentiable.
+    def gather(
+        self,
+        rows: Tensor,
+        group: dist.ProcessGroup | None = None,
+        *,
+        node_type: str = "",
+        role: GivenRole | None = None,
+    ) -> Tensor:
+        """All ranks' rows in the order of the whole graph, on every rank. Collective; differentiable, to any order.
+
+        In backward every rank takes its rows of the cotangent, which must be the same on every rank: every rank
+        computes the same loss of all rows.
 
         Args:
             rows: ``[n, ...]``, a row for each owned node; any dtype, the same trailing shape on every rank.
             group: the process group whose ranks hold the shards; None for the default one.
             node_type: of the nodes, where the graph has several types.
+            role: whose rows they are, where it is not nodes: ``"edge"``, ``"edge:set"`` for ``[e, ...]``, a row for
+                each of the rank's edges, or pairs to be scored. ``"node:type"`` is ``node_type``.
 
         Returns:
-            ``[N, ...]``, detached, on ``rows``'s device.
+            ``[N, ...]``, or ``[E, ...]``, on ``rows``'s device.
 
         Raises:
             ShardError: on every rank alike, when any rank's rows do not fit its shard or another rank's; when
                 the group is not as large as the number of shards.
+            RuntimeMismatch: in backward, when the ranks' cotangents differ.
         """
-        return gather_rows(self.rank, self.world_size, self.node_set(node_type), rows, group)
+        member = Member(Role.NODE, node_type) if role is None else as_member(role, "role")
+        return gather_all(self.rank, self.world_size, self._row_set(member), rows, group)
+
+    def _row_set(self, member: Member) -> RowSet:
+        if member.role is Role.NODE:
+            nodes = self.node_set(member.of)
+            return RowSet(nodes.owned_ids, nodes.num_nodes, "owned nodes")
+        if member.role is not Role.EDGE:
+            raise ShardError(f"only node and edge rows can be gathered, not {member.role.value!r}")
+        edges = self.edge_set(member.of)
+        return RowSet(edges.edge_ids, edges.num_edges, "edges")
 
 
 @dataclass(frozen=True, eq=False)
