@@ -99,7 +99,7 @@ def _wrong_number(
         f"{r} {n:.6g}" for r, n in enumerate(numbers)
     )
     what = "the loss" if row.kind == "loss" else "the value"
-    if all(_close(n, numbers[0]) for n in numbers):
+    if len(numbers) == len(found) and all(_close(n, numbers[0]) for n in numbers):
         return f"{_same_everywhere(what, numbers[0], right, len(found))} ({said})"
     return f"{_of_own_rows(what, numbers, right)} ({said})"
 
