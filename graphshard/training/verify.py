@@ -191,7 +191,7 @@ def as_dtype(data: Any, dtype: torch.dtype | None) -> Any:
         return data.apply(lambda t: as_dtype(t, dtype))
     if isinstance(data, Mapping):
         return {key: as_dtype(value, dtype) for key, value in data.items()}
-    if isinstance(data, list | tuple) and not hasattr(data, "_fields"):
+    if type(data) in (list, tuple):
         return type(data)(as_dtype(value, dtype) for value in data)
     return data
 
