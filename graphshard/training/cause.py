@@ -46,10 +46,10 @@ def _other_numbers_drawn(
                     f"{name} random numbers differ between rank 0 and rank {other[0]}: seed every rank alike before "
                     "the first draw, and draw as many numbers on each (for the whole graph, not for a rank's own rows)"
                 )
-    name = next((n for n in known.random if found[0].random.get(n) != known.random[n]), None)
-    if name is not None and found[0].random.get(name) is not None:
+    other_name = next((n for n in known.random if found[0].random.get(n) != known.random[n]), None)
+    if other_name is not None and found[0].random.get(other_name) is not None:
         return (
-            f"a rank draws other {name} random numbers than one machine: draw for the whole graph, and take the rows "
+            f"a rank draws other {other_name} random numbers than one machine: draw for the whole graph, and take the rows "
             "of the rank with shard.scatter(rows, 'node')"
         )
     return None

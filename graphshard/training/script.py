@@ -166,20 +166,51 @@ def _records(run: _Run, ranks: int, timeout: float) -> tuple[list[Record], Graph
 
 
 def _run_script(run: _Run) -> None:
+    record = Record()
+    try:
+        with _ready_group():
+            observe_script(
+                run.path, run.arguments, steps=run.steps, seed=run.seed, plain=run.plain, record=record
+            )
+    finally:
+        write_record(record, Path(run.folder))
+
+
+def observe_script(
+    path: str | Path,
+    arguments: Sequence[str] = (),
+    *,
+    steps: int = 5,
+    seed: int = 0,
+    plain: bool = False,
+    record: Record | None = None,
+) -> Record:
+    """Run a training script in this process, as this rank, until its optimisers have made some steps.
+
+    Args:
+        path: of the script.
+        arguments: of the script.
+        steps: after which it is stopped.
+        seed: of Python's, NumPy's and PyTorch's random numbers before it begins.
+        plain: whether ``graphshard.distribute(model)`` is the model itself.
+        record: where to write what happens, also if the script raises; by default a new one.
+
+    Returns:
+        What it did, and last the numbers that it printed.
+    """
     modules: list[nn.Module] = []
     printed = io.StringIO()
-    observer = Observer(lambda: _named(modules), on_event=lambda count: _stop(run, count))
-    end = True
+    observer = Observer(lambda: _named(modules), on_event=lambda count: _stop(count, steps))
+    observer.record = record = Record() if record is None else record
     try:
         with ExitStack() as stack:
-            stack.enter_context(_ready_group())
-            stack.enter_context(_as_main(run))
-            stack.enter_context(_distributing(run.plain, modules))
+            stack.enter_context(_as_main(str(path), arguments))
+            stack.enter_context(_distributing(plain, modules))
             stack.enter_context(redirect_stdout(printed))
             stack.enter_context(watching())
             stack.enter_context(observed(observer))
-            seed_all(run.seed)
-            runpy.run_path(run.path, run_name="__main__")
+            seed_all(seed)
+            runpy.run_path(str(path), run_name="__main__")
     except _EnoughError:
         pass
     except SystemExit as left:
@@ -187,29 +218,27 @@ def _run_script(run: _Run) -> None:
             raise
     except BaseException:
         observer.interrupted()
-        end = False
         raise
     finally:
-        record = observer.record
         record.is_random = any(
             module.is_random for module in modules if isinstance(module, DistributedModule)
         )
-        if end and record.events:
-            record.events.append(_printed(record.events[-1].step, printed.getvalue()))
-        write_record(record, Path(run.folder))
+    if record.events:
+        record.events.append(_printed(record.events[-1].step, printed.getvalue()))
+    return record
 
 
-def _stop(run: _Run, count: int) -> None:
-    if count >= run.steps:
+def _stop(count: int, steps: int) -> None:
+    if count >= steps:
         raise _EnoughError
 
 
 @contextmanager
-def _as_main(run: _Run) -> Iterator[None]:
+def _as_main(path: str, arguments: Sequence[str]) -> Iterator[None]:
     """Arguments and the path of imports, as Python sets them for a script."""
-    folder = os.path.dirname(os.path.abspath(run.path))
+    folder = os.path.dirname(os.path.abspath(path))
     with (
-        mock.patch.object(sys, "argv", [run.path, *run.arguments]),
+        mock.patch.object(sys, "argv", [path, *arguments]),
         mock.patch.object(sys, "path", [folder, *sys.path]),
     ):
         yield
