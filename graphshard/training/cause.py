@@ -49,8 +49,8 @@ def _other_numbers_drawn(
     other_name = next((n for n in known.random if found[0].random.get(n) != known.random[n]), None)
     if other_name is not None and found[0].random.get(other_name) is not None:
         return (
-            f"a rank draws other {other_name} random numbers than one machine: draw for the whole graph, and take the rows "
-            "of the rank with shard.scatter(rows, 'node')"
+            f"a rank draws other {other_name} random numbers than one machine: draw for the whole graph, and take "
+            "the rows of the rank with shard.scatter(rows, 'node')"
         )
     return None
 

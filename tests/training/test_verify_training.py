@@ -19,8 +19,8 @@ from graphshard.testing import assert_training_equivalent, run_ranks
 
 
 def verify(step: Any, model: Any = Mean, parts: int = 2, **settings: Any) -> graphshard.TrainingReport:
-    settings = {"method": CUT, "steps": 2} | settings
-    return graphshard.verify_training(model, step, graph(), parts, **settings)
+    chosen: dict[str, Any] = {"method": CUT, "steps": 2, **settings}
+    return graphshard.verify_training(model, step, graph(), parts, **chosen)
 
 
 def first(report: graphshard.TrainingReport) -> tuple[str, str]:
