@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from graphshard.shard.files import load_shard
     from graphshard.shard.shard import Shard
     from graphshard.show.differ import Diff
+    from graphshard.training.report import TrainingReport
+    from graphshard.training.verify import verify_training
     from graphshard.version import __version__
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "Shard",
     "ShardError",
     "ShardedGraph",
+    "TrainingReport",
     "UnsupportedOperation",
     "__version__",
     "count_bytes",
@@ -72,6 +75,7 @@ __all__ = [
     "replace",
     "sum",
     "verify",
+    "verify_training",
 ]
 
 _HOMES = {
@@ -101,6 +105,8 @@ _HOMES = {
     "rules": ("register_rule",),
     "shard.shard": ("Shard",),
     "shard.files": ("load_shard",),
+    "training.report": ("TrainingReport",),
+    "training.verify": ("verify_training",),
     "version": ("__version__",),
 }
 """Each module with the public names that it holds."""

@@ -91,6 +91,15 @@ class DistributedModule(nn.Module):
         """The process group's name; ``""`` without one."""
         return default_group() if self._group is None else str(self._group.group_name)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether a program that was captured so far draws random numbers: dropout masks, noise."""
+        return any(compiled.has_dropout for compiled in self._compiled.values())
+
+    def row_ids(self, name: str) -> torch.Tensor | None:
+        """int64 global ids of the rows of a node parameter; None of a parameter that every rank has whole."""
+        return None if self._node_parameters is None else self._node_parameters.row_ids(name)
+
     def train(self, mode: bool = True) -> DistributedModule:
         """As the user's module: the mode is passed on to it and its submodules."""
         self._model.train(mode)

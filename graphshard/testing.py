@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +17,9 @@ from rich.console import Console
 from graphshard.check.report import Report
 from graphshard.check.verify import Factory, verify
 from graphshard.ranks.simulate import run_ranks
+from graphshard.training import TrainingReport, verify_training
 
-__all__ = ["assert_equivalent", "run_ranks"]
+__all__ = ["assert_equivalent", "assert_training_equivalent", "run_ranks"]
 
 _WIDTH = 120
 
@@ -53,6 +55,39 @@ def assert_equivalent(model: Factory, data: Any, num_parts: int = 3, **settings:
         True
     """
     report = verify(model, data, num_parts, **settings)
+    if not report.passed:
+        raise AssertionError(f"{report.summary()}\n{_failures(report)}")
+    return report
+
+
+def assert_training_equivalent(
+    model: Factory,
+    step: Callable[[Any, Any, Any], Any],
+    data: Any,
+    num_parts: int = 2,
+    **settings: Any,
+) -> TrainingReport:
+    """Assert that a training step does on ``num_parts`` ranks what it does on one machine, step by step.
+
+    Losses, gradients, weights, buffers and what the step returns are compared, as :func:`graphshard.verify_training`
+    does.
+
+    Args:
+        model: the module, or a function without arguments that makes it.
+        step: ``step(model, optimizer, data)``, one step of training.
+        data: what :func:`graphshard.partition` takes.
+        num_parts: how many ranks.
+        settings: as for :func:`graphshard.verify_training`: ``steps``, ``optimizer``, ``whole``, ``dtype``, ``seed``,
+            ``method``, ``transport``, ``roles``, ``node_parameters``, ``options``, ``timeout``.
+
+    Returns:
+        The report of all that was compared.
+
+    Raises:
+        AssertionError: something differs; the message says what differs first and what it may come from.
+        UnsupportedOperation, CaptureError: the model is refused.
+    """
+    report = verify_training(model, step, data, num_parts, **settings)
     if not report.passed:
         raise AssertionError(f"{report.summary()}\n{_failures(report)}")
     return report

@@ -12,6 +12,11 @@ from graphshard.check.probe import SECOND, Value
 
 Key = tuple[str, str]
 
+_EXPECTED = frozenset(
+    {"output", "gradient", "input gradient", "buffer", "loss", "optimised", "weight", "metric", "printed"}
+)
+"""The kinds of values that every rank has, if the single machine does."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -46,7 +51,7 @@ def compare(mine: Sequence[Value], reference: Mapping[Key, Value]) -> dict[Key, 
     """
     found = {key: _difference(v, reference.get(key)) for key, v in by_key(mine).items()}
     for key in reference.keys() - found.keys():
-        if key[0].removesuffix(SECOND) in ("output", "gradient", "input gradient", "buffer"):
+        if key[0].removesuffix(SECOND) in _EXPECTED:
             found[key] = _absent(reference[key], "missing on this rank")
     return found
 

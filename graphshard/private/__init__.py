@@ -11,6 +11,7 @@ fake_tensors.py          tensors without data, and numbers of rows that nobody k
 symbolic_sizes.py        what torch.export has noted about a symbolic size
 torch_export.py          regions of a graph, asserts, paths of modules
 torch_export_errors.py   which error means what, by its words
+torch_backward.py        what is called when a script differentiates
 torch_functions.py       autograd.Function, functions of C, modes of dispatch
 torch_modules.py         the dicts of an nn.Module, batch norms
 torch_tensors.py         versions of a tensor, entries of a sparse one

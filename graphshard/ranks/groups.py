@@ -41,8 +41,24 @@ def resolve(group: str) -> ProcessGroup | None:
         raise RuntimeMismatch(f"there is no process group named {group!r} in this process") from error
 
 
+_DEFAULT: ContextVar[str | None] = ContextVar("graphshard_default_group", default=None)
+
+
+@contextmanager
+def default_is(group: str) -> Iterator[None]:
+    """In this thread, inside the block, the named group is the default one: of a simulated rank, its own."""
+    token = _DEFAULT.set(group)
+    try:
+        yield
+    finally:
+        _DEFAULT.reset(token)
+
+
 def default_group() -> str:
     """The name of torch.distributed's default group; ``""`` (a single rank) where none is initialised."""
+    own = _DEFAULT.get()
+    if own is not None:
+        return own
     if not (dist.is_available() and dist.is_initialized()):
         return ""
     world = dist.group.WORLD

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ from torch import Tensor
 
 from graphshard.errors import GraphshardError, RuntimeMismatch
 from graphshard.private.torch_distributed import PythonGroup, ready_for_threads, registered
+from graphshard.ranks.groups import default_is
+from graphshard.ranks.turns import Turns
 
 __all__ = ["SimulatedGroup", "run_ranks"]
 
@@ -53,9 +55,14 @@ class _Meeting:
     taken: dict[int, Any] = field(default_factory=dict)
     held: int = 0
     failed: bool = False
+    turns: Turns | None = None
 
     def meet(self, rank: int, call: str, data: Any) -> dict[int, Any]:
         """Wait for all ranks; what each brought. Safe to read after: ranks bring data nobody writes to."""
+        with nullcontext() if self.turns is None else self.turns.left():
+            return self._meet(rank, call, data)
+
+    def _meet(self, rank: int, call: str, data: Any) -> dict[int, Any]:
         with self.condition:
             self._refuse_if_failed()
             self.calls[rank], self.brought[rank] = call, data
@@ -176,17 +183,25 @@ def _registered(size: int, meeting: _Meeting) -> Iterator[list[SimulatedGroup]]:
 
 
 def run_ranks(
-    world_size: int, fn: Callable[[int, str, dist.ProcessGroup], T], *, timeout: float = 60.0
+    world_size: int,
+    fn: Callable[[int, str, dist.ProcessGroup], T],
+    *,
+    timeout: float = 60.0,
+    own_random: bool = False,
 ) -> list[T]:
     """Run ``fn(rank, group_name, group)`` on every simulated rank; the results in rank order.
 
     A thread per rank; a single rank runs in the caller's own. The threads inherit whether gradients are
-    recorded, and share all that is global in a process, the random number generator included. For tensors on
-    the CPU: a backward on a GPU runs on one thread for all ranks, which would wait for each other there.
+    recorded, and share all that is global in a process; with ``own_random`` not the random generators: then one rank
+    runs at a time. Functions with ``group=None`` take the rank's simulated group; ``torch.distributed``'s own need
+    ``group=``. For tensors on the CPU: a backward on a GPU runs on one thread for all ranks, which would wait for each
+    other there.
 
     Args:
         world_size: the number of ranks, at least 1. timeout: seconds for the whole run of several.
         fn: what a rank runs; all must run the same sequence of collectives.
+        own_random: whether each rank draws from Python's, NumPy's and PyTorch's generators as if it was alone,
+            beginning where they stand now; afterwards they stand there again.
 
     Raises:
         RuntimeMismatch: the ranks ran different collectives, or the time is over.
@@ -194,7 +209,8 @@ def run_ranks(
     """
     if world_size < 1:
         raise GraphshardError(f"a run needs at least one rank, not {world_size}")
-    meeting = _Meeting(world_size, time.monotonic() + timeout)
+    turns = Turns() if own_random else None
+    meeting = _Meeting(world_size, time.monotonic() + timeout, turns=turns)
     outcomes: dict[int, T] = {}
     errors: dict[int, BaseException] = {}
     record_gradients = torch.is_grad_enabled()
@@ -202,9 +218,9 @@ def run_ranks(
     def run(group: SimulatedGroup) -> None:
         rank = group.rank()
         try:
-            with torch.set_grad_enabled(record_gradients):
+            with torch.set_grad_enabled(record_gradients), _alone(turns), default_is(group.group_name):
                 outcome = fn(rank, group.group_name, group)
-            meeting.meet(rank, _RETURN, None)
+                meeting.meet(rank, _RETURN, None)
             outcomes[rank] = outcome
         except BaseException as error:  # skipped tests and interrupts too: the caller handles them
             errors[rank] = error
@@ -214,12 +230,18 @@ def run_ranks(
         if world_size == 1:
             run(groups[0])
         stuck = _run_threads(run, groups, meeting) if world_size > 1 else []
+    if turns is not None:
+        turns.end()
     if own := sorted(rank for rank, error in errors.items() if not isinstance(error, _ReleasedError)):
         errors[own[0]].add_note(f"raised on simulated rank {own[0]} of {world_size}")
         raise errors[own[0]]
     if stuck:
         raise RuntimeMismatch(f"timed out: rank(s) {stuck} of {world_size} still run")
     return [outcomes[rank] for rank in range(world_size)]
+
+
+def _alone(turns: Turns | None) -> AbstractContextManager[None]:
+    return nullcontext() if turns is None else turns.taken()
 
 
 def _run_threads(

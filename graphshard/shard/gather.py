@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphshard.errors import ShardError
 from graphshard.ops.gather import gather_rows
-from graphshard.ranks.groups import all_gather_numbers, default_group
+from graphshard.ranks.groups import all_gather_numbers, default_group, group_size
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ def gather_all(
 ) -> Tensor:
     """See :meth:`graphshard.Shard.gather`."""
     name = default_group() if group is None else str(group.group_name)
-    joined = dist.is_available() and dist.is_initialized()
-    size = group.size() if group is not None else dist.get_world_size() if joined else 1
+    size = group_size(name)
     if size != world_size:
         raise ShardError(f"gather needs the {world_size} ranks of these shards, this job has {size}")
     _check_headers(all_gather_numbers(_header(rank, of, rows), rows.device, name), of.called)

@@ -110,6 +110,10 @@ class NodeParameters:
         """All ``state_dict`` keys of node parameters, those of tied ones included."""
         return frozenset(self._keys)
 
+    def row_ids(self, key: str) -> Tensor | None:
+        """int64 global ids of the rows that the rank holds of a node parameter; None of any other."""
+        return self._shard.node_set(self._keys[key]).owned_ids if key in self._keys else None
+
     @torch.no_grad()
     def start_equal(self, twin: nn.Module) -> None:
         """Cut every rank's rows from rank 0's tables, and let go of the whole ones. Collective, once.

@@ -42,7 +42,8 @@ def graphshard_arguments(command: str) -> list[str] | None:
 
 def problem_with(arguments: list[str]) -> str:
     """What is wrong with a command line of graphshard's: no such subcommand or option; empty if nothing."""
-    done = CliRunner().invoke(app, [*arguments, "--help"])  # parsed, but not run
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    done = CliRunner().invoke(app, [*own, "--help"])  # parsed, but not run
     return done.output if done.exit_code else ""
 
 

@@ -80,9 +80,11 @@ _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         bench_commands.compile,
     ),
 }
+_SETTINGS: dict[Callable[..., None], dict[str, Any]] = {verify: {"allow_extra_args": True}}
+"""Of click's: the arguments of a script are its own."""
 for _app, _commands in _COMMANDS.items():
     for _command in _commands:
-        _app.command()(_one_sentence(_command))
+        _app.command(context_settings=_SETTINGS.get(_command))(_one_sentence(_command))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,9 +60,27 @@ def verify(
     with_: WithOption = None,
     without: WithoutOption = None,
     json: JsonOption = False,
+    script: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run this training script on one machine and on ranks, and compare step by step; "
+            "what follows `--` are its arguments."
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Steps of optimisers after which a script is stopped.", min=1)
+    ] = 5,
+    *,
+    context: typer.Context,
 ) -> None:
     """Compare every output, gradient, buffer and exchange on k ranks with one machine's."""
-    counts, options = _counts(ranks), chosen_passes(plain, with_, without)
+    counts = _counts(ranks)
+    if script is not None:
+        _verify_script(script, _script_arguments(context, target, data), counts, steps, seed, every, json)
+        return
+    if context.args:
+        raise typer.BadParameter(f"nothing takes {context.args[0]!r}: give a model and a graph, or --script")
+    options = chosen_passes(plain, with_, without)
     import torch
 
     import graphshard
@@ -88,6 +107,43 @@ def verify(
     if json:
         runs = [report.as_dict() for report in reports]
         output.show_json({"target": target, "data": data, "passed": passed, "runs": runs})
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _script_arguments(context: typer.Context, *positional: str) -> list[str]:
+    """All that stands behind ``--``: the first two were taken for a model and a graph."""
+    given = [
+        value
+        for name, value in zip(("target", "data"), positional, strict=True)
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    return [*given, *context.args]
+
+
+def _verify_script(
+    script: Path, arguments: list[str], counts: list[int], steps: int, seed: int, every: bool, json: bool
+) -> None:
+    from graphshard.training.script import verify_script
+
+    err = output.console(stderr=True)
+    reports = []
+    for count in counts:
+        report = verify_script(
+            script,
+            arguments,
+            count,
+            steps=steps,
+            seed=seed,
+            say=lambda line: None if json else err.print(line, markup=False, soft_wrap=True),
+        )
+        reports.append(report)
+        if not json:
+            _show(report, every)
+    passed = all(report.passed for report in reports)
+    if json:
+        runs = [report.as_dict() for report in reports]
+        output.show_json({"script": str(script), "passed": passed, "runs": runs})
     if not passed:
         raise typer.Exit(1)
 
