@@ -175,9 +175,9 @@ def other_edges_in_every_step(model: nn.Module) -> Tensor:
         found.append(model(data["x"], edge_index[:, keep]))
     edge_index[0, :10] = 3
     found.append(model(data["x"], edge_index))
+    weighted(found).backward()
     data["x"].mul_(2)
     found.append(model(data["x"], edge_index))
-    weighted(found).backward()
     return torch.stack(found).detach()
 
 
