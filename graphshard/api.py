@@ -14,6 +14,7 @@ from torch import nn
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
+from graphshard.check.gradients import with_lost_gradients
 from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import (
     CaptureError,
@@ -180,6 +181,7 @@ class DistributedModule(nn.Module):
                 captured = capture(self._model, signature)
                 compiled = compile_captured(captured, self._options)
                 check_capture(self._model, compiled)
+                compiled = with_lost_gradients(self._model, compiled)
             self._compiled[key] = compiled
         return self._compiled[key]
 

@@ -1,5 +1,5 @@
 """One step of a compiled program on one rank, and what ranks agree on before it.
 
-Imports: capture, errors, graph, infer, ir, kernels, options, partitioning, passes.pipeline, private, ranks, shard,
-version.
+Imports: capture, errors, graph, infer, ir, kernels, ops, options, partitioning, passes.pipeline, private, ranks,
+shard, version.
 """
