@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 __all__ = [
     "BatchNorm",
+    "OptimizedModule",
     "check_input_dim",
     "children_of",
     "has_backward_hooks",
+    "is_fully_sharded",
     "parameters_of",
     "share_state",
     "with_state",
@@ -84,3 +88,14 @@ def without_batch_size_check() -> Iterator[None]:
     """
     with mock.patch.object(F, "_verify_batch_size", return_value=None):
         yield
+
+
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether a module's parameters were sharded by FSDP, of the first or the second kind.
+
+    Relies on the classes ``FullyShardedDataParallel`` and ``FSDPModule`` of ``torch.distributed.fsdp``, which need not
+    be loaded: a module of theirs cannot exist before they are.
+    """
+    loaded = sys.modules.get("torch.distributed.fsdp")
+    kinds = [getattr(loaded, name, None) for name in ("FullyShardedDataParallel", "FSDPModule")]
+    return any(kind is not None and isinstance(module, kind) for kind in kinds)
