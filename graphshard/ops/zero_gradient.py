@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.ops.registration import none_of_none
 
+
+@none_of_none
 class _WithZeros(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, *values: Tensor) -> Tensor:

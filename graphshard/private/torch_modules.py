@@ -10,15 +10,14 @@ from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 __all__ = [
     "BatchNorm",
-    "OptimizedModule",
     "check_input_dim",
     "children_of",
     "has_backward_hooks",
+    "is_compiled",
     "is_fully_sharded",
     "parameters_of",
     "share_state",
@@ -99,3 +98,12 @@ def is_fully_sharded(module: nn.Module) -> bool:
     loaded = sys.modules.get("torch.distributed.fsdp")
     kinds = [getattr(loaded, name, None) for name in ("FullyShardedDataParallel", "FSDPModule")]
     return any(kind is not None and isinstance(module, kind) for kind in kinds)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is what ``torch.compile(module)`` gave.
+
+    Relies on the class ``torch._dynamo.eval_frame.OptimizedModule``, which is loaded where one exists.
+    """
+    kind = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
+    return kind is not None and isinstance(module, kind)

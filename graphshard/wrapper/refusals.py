@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from graphshard.errors import CaptureError
-from graphshard.private.torch_modules import OptimizedModule, is_fully_sharded
+from graphshard.private.torch_modules import is_compiled, is_fully_sharded
 
 
 def check_model(model: object) -> None:
@@ -17,6 +17,10 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
+    if is_compiled(model):  # one inside of another is run as it is written
+        raise CaptureError(
+            "the model is wrapped in torch.compile (OptimizedModule): pass the module that you passed to torch.compile()"
+        )
     for path, module in model.named_modules():
         if (wrapper := _wrapper(module)) is not None:
             place = f"module {path!r}" if path else "the model"
@@ -32,9 +36,7 @@ def _wrapper(module: nn.Module) -> str | None:
     if isinstance(module, nn.DataParallel):
         return "DataParallel: pass the module inside, .module; every rank of graphshard has one device"
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return "torch.jit (torch.jit.script or torch.jit.trace), which hides its ops: pass the nn.Module it was made from"
-    if isinstance(module, OptimizedModule):
-        return "torch.compile (OptimizedModule): pass the module that you passed to torch.compile()"
+        return "torch.jit (script or trace), which hides its ops: pass the nn.Module that it was made from"
     if is_fully_sharded(module):
         return (
             "FSDP (FullyShardedDataParallel or fully_shard), which shards its parameters: pass the module as it was "
