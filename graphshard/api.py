@@ -14,6 +14,7 @@ from torch import nn
 
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
+from graphshard.capture.own_thread import in_own_thread
 from graphshard.capture.refusals import untouched
 from graphshard.check.gradients import with_lost_gradients
 from graphshard.check.module import check_capture, check_size, small_sizes
@@ -39,7 +40,7 @@ from graphshard.shard.shard import Shard
 from graphshard.wrapper.attributes import Transparent
 from graphshard.wrapper.entry import check_methods, entry_of
 from graphshard.wrapper.progress import Progress
-from graphshard.wrapper.refusals import check_model
+from graphshard.wrapper.refusals import check_model, check_surroundings
 
 __all__ = ["DistributedModule", "distribute"]
 
@@ -175,10 +176,7 @@ class DistributedModule(Transparent):
             ShardError: the arguments do not fit the shard, or the shard not the number of ranks.
             RuntimeMismatch: the ranks disagree on the model, its options, the partition or the call.
         """
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise CaptureError(
-                "autocast is on, which is not supported yet: cast the model and the data instead"
-            )
+        check_surroundings()
         group = self.group_name
         bound = self._bind(args, kwargs)
         if bound.shard.world_size != group_size(group):
@@ -239,6 +237,7 @@ class DistributedModule(Transparent):
         """What a capture depends on."""
         return (
             python_state(self._model),
+            torch.is_grad_enabled(),
             signature.leaves,
             signature.names,
             str(signature.structure),
@@ -250,19 +249,20 @@ class DistributedModule(Transparent):
     def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
             with _COMPILING, untouched(self._model):
-                captured = capture(self._model, signature)
-                compiled = compile_captured(captured, self._options)
-                check_capture(self._model, compiled)
-                compiled = with_lost_gradients(self._model, compiled)
-            self._compiled[key] = compiled
+                self._compiled[key] = in_own_thread(lambda: self._captured(signature))
         return self._compiled[key]
+
+    def _captured(self, signature: Signature) -> Compiled:
+        compiled = compile_captured(capture(self._model, signature), self._options)
+        check_capture(self._model, compiled)
+        return with_lost_gradients(self._model, compiled)
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
             with _COMPILING, untouched(self._model):
-                check_size(self._model, compiled, sizes)
+                in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 
     def _agree(self, bound: Bound, key: Hashable, group: str) -> bool:

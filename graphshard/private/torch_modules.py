@@ -10,7 +10,9 @@ from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_all
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils.module_tracker import ModuleTracker
 
 __all__ = [
     "BatchNorm",
@@ -23,6 +25,7 @@ __all__ = [
     "share_state",
     "with_state",
     "without_batch_size_check",
+    "without_module_trackers",
 ]
 
 
@@ -107,3 +110,21 @@ def is_compiled(module: nn.Module) -> bool:
     """
     kind = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
     return kind is not None and isinstance(module, kind)
+
+
+@contextmanager
+def without_module_trackers() -> Iterator[None]:
+    """Inside the block, no ``ModuleTracker`` (a ``FlopCounterMode`` has one) is told of the modules that are called.
+
+    Relies on its hooks being methods of it, in ``_global_forward_pre_hooks`` and ``_global_forward_hooks``.
+    """
+    taken = []
+    for hooks in (hooks_of_all._global_forward_pre_hooks, hooks_of_all._global_forward_hooks):
+        for key, hook in list(hooks.items()):
+            if isinstance(getattr(hook, "__self__", None), ModuleTracker):
+                taken.append((hooks, key, hooks.pop(key)))
+    try:
+        yield
+    finally:
+        for hooks, key, hook in taken:
+            hooks[key] = hook

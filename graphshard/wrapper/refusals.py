@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from graphshard.errors import CaptureError
+from graphshard.private.torch_functions import in_transform
 from graphshard.private.torch_modules import is_compiled, is_fully_sharded
 
 
@@ -19,12 +20,27 @@ def check_model(model: object) -> None:
         raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
     if is_compiled(model):  # one inside of another is run as it is written
         raise CaptureError(
-            "the model is wrapped in torch.compile (OptimizedModule): pass the module that you passed to torch.compile()"
+            "the model is wrapped in torch.compile (OptimizedModule): pass the module that was compiled"
         )
     for path, module in model.named_modules():
         if (wrapper := _wrapper(module)) is not None:
             place = f"module {path!r}" if path else "the model"
             raise CaptureError(f"{place} is wrapped in {wrapper}")
+
+
+def check_surroundings() -> None:
+    """Refuse a call inside of what changes how every op is computed.
+
+    Raises:
+        CaptureError: names it and the way out.
+    """
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise CaptureError("autocast is on, which is not supported yet: cast the model and the data instead")
+    if in_transform():
+        raise CaptureError(
+            "the distributed module is called inside of a transform of torch.func (grad, vmap, jvp, ...), which does not "
+            "reach the other ranks: use torch.autograd.grad, or the transform on the single-machine module"
+        )
 
 
 def _wrapper(module: nn.Module) -> str | None:
