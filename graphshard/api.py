@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
@@ -199,10 +200,9 @@ class DistributedModule(Transparent):
         if captures:
             meet_threads(group)
         assert self.seed is not None
-        graph = graph_inputs(bound.shard, group, (self.seed, self.step))
-        result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
-        self.step += self.training
-        return result
+        step = self._progress.begin(self.training, compiled.has_dropout)
+        graph = graph_inputs(bound.shard, group, (self.seed, step))
+        return run(compiled, State.of(self._model), bound.flat, graph, self._constants)
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
@@ -298,16 +298,16 @@ def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> Graphs
     known = {name for name, _ in bound.signature.parameters}
     sets = {count: of for of, count in bound.shard.sizes.nodes.items()}
     found = {
-        name: sets[p.size(0)]
-        for name, p in model.named_parameters()
-        if name not in known and p.dim() and p.size(0) in sets
+        name: sets[tensor.size(0)]
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if name not in known and not is_lazy(tensor) and tensor.dim() and tensor.size(0) in sets
     }
     if not found:
         return error
     given = list(found) if bound.shard.schema.homogeneous else found
     return type(error)(
-        f"{error}. As many rows as there are nodes have the parameters {', '.join(found)}: if these are rows of "
-        f"the nodes, pass distribute(..., shard=shard, node_parameters={given})"
+        f"{error}. As many rows as there are nodes have the parameters or buffers {', '.join(map(repr, found))}: if "
+        f"these are rows of the nodes, pass distribute(..., shard=shard, node_parameters={given})"
     )
 
 
