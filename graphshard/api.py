@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from graphshard.border.whole import Cut, Whole, is_whole
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
+from graphshard.capture.own_thread import in_own_thread
 from graphshard.capture.refusals import untouched
+from graphshard.check.gradients import with_lost_gradients
 from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import (
     CaptureError,
@@ -35,6 +39,10 @@ from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.shard.shard import Shard
+from graphshard.wrapper.attributes import Transparent
+from graphshard.wrapper.entry import check_methods, entry_of
+from graphshard.wrapper.progress import Progress
+from graphshard.wrapper.refusals import check_model, check_surroundings
 
 __all__ = ["DistributedModule", "distribute"]
 
@@ -42,17 +50,21 @@ __all__ = ["DistributedModule", "distribute"]
 _COMPILING = threading.Lock()
 
 
-class DistributedModule(nn.Module):
+_OF_ONE_PROCESS = ("_compiled", "_constants", "_agreed", "_agreement", "_small", "_entries")
+"""What a copy of a distributed module, or one from a file, makes anew."""
+
+
+class DistributedModule(Transparent):
     """The distributed form of a module; see :func:`distribute`.
+
+    Attributes and methods that are not here are those of the user's module. It can be copied, pickled and saved: the
+    process group and the compiled programs are no part of a file, where it is loaded the default group is its own.
 
     Attributes:
         seed: of the dropout masks; the same on every rank.
         step: how many training-mode forwards there were; the masks depend on it.
+        training: the mode of the user's module.
     """
-
-    seed: int | None
-    step: int
-    _model: nn.Module
 
     def __init__(
         self,
@@ -64,12 +76,12 @@ class DistributedModule(nn.Module):
         options: Options | None = None,
         check_every: int | None = None,
         whole_parameters: Mapping[str, str] | None = None,
+        methods: Sequence[str] = (),
     ) -> None:
         super().__init__()
         # One set of Parameters, the same state_dict keys, and .to() reaches both.
         share_state(self, model)
-        self.training = model.training
-        self.seed, self.step = seed, 0
+        self._progress = Progress(seed)
         # Not a submodule: that would add its name to every key.
         object.__setattr__(self, "_model", model)
         self._roles = {name: as_member(role, name) for name, role in (roles or {}).items()}
@@ -79,12 +91,45 @@ class DistributedModule(nn.Module):
         self._own_rows = frozenset[str]() if node_parameters is None else node_parameters.keys
         if node_parameters is not None:
             node_parameters.attach(self)
-        self._whole, self._whole_parameters = Whole(), dict(whole_parameters or {})
+        self._whole_parameters = dict(whole_parameters or {})
+        self._check_every, self._methods = check_every or 0, tuple(methods)
+        self._start_anew()
+        self.seal()
+
+    def _start_anew(self) -> None:
+        """Nothing is captured, cut, agreed on or kept yet."""
+        self._whole = Whole()
         self._compiled: dict[Any, Compiled] = {}
         self._constants = Constants()
         self._agreed: dict[Any, tuple[Member, ...]] = {}
-        self._agreement, self._check_every, self._equal = Agreement(), check_every or 0, False
+        self._agreement = Agreement()
         self._small: set[Any] = set()
+        self._entries: dict[str, DistributedModule] = {}
+
+    @property
+    def seed(self) -> int | None:
+        return self._progress.seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
+        self._progress.seed = seed
+
+    @property
+    def step(self) -> int:
+        return self._progress.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._progress.step = step
+
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        return self._model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "_model" in self.__dict__:  # nn.Module's own __init__ sets it before there is one
+            self._model.training = mode
 
     @property
     def group_name(self) -> str:
@@ -103,8 +148,39 @@ class DistributedModule(nn.Module):
     def train(self, mode: bool = True) -> DistributedModule:
         """As the user's module: the mode is passed on to it and its submodules."""
         self._model.train(mode)
-        self.training = mode
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_methods", ()):
+            return self._entry(name).forward
+        return super().__getattr__(name)
+
+    def _entry(self, name: str) -> DistributedModule:
+        """This module with a method of the user's in the place of forward: all but its programs is shared."""
+        if name not in self._entries:
+            entry = copy.copy(self)
+            entry.__dict__.update(
+                _model=entry_of(self._model, name), _constants=self._constants, _group=self._group
+            )
+            self._entries[name] = entry
+        return self._entries[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_ONE_PROCESS}
+        return kept | {"_group": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.pop("_sealed", None)
+        self._start_anew()
+        self.seal()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DistributedModule:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        twin.__dict__["_group"] = self._group
+        return twin
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the user's forward, on this rank's part of the graph; a shard gives all arguments at once.
@@ -114,10 +190,7 @@ class DistributedModule(nn.Module):
             ShardError: the arguments do not fit the shard, or the shard not the number of ranks.
             RuntimeMismatch: the ranks disagree on the model, its options, the partition or the call.
         """
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-            raise CaptureError(
-                "autocast is on, which is not supported yet: cast the model and the data instead"
-            )
+        check_surroundings()
         group = self.group_name
         bound, cut = self._bind(args, kwargs)
         if bound.shard.world_size != group_size(group):
@@ -140,9 +213,9 @@ class DistributedModule(nn.Module):
         if captures:
             meet_threads(group)
         assert self.seed is not None
-        graph = graph_inputs(bound.shard, group, (self.seed, self.step))
+        step = self._progress.begin(self.training, compiled.has_dropout)
+        graph = graph_inputs(bound.shard, group, (self.seed, step))
         outputs = run(compiled, self._state(cut), bound.flat, graph, self._constants)
-        self.step += self.training
         return (outputs if cut is None else cut.gather(outputs)).restore()
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
@@ -199,6 +272,7 @@ class DistributedModule(nn.Module):
         """What a capture depends on."""
         return (
             python_state(self._model),
+            torch.is_grad_enabled(),
             signature.leaves,
             signature.names,
             str(signature.structure),
@@ -210,18 +284,20 @@ class DistributedModule(nn.Module):
     def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
             with _COMPILING, untouched(self._model):
-                captured = capture(self._model, signature)
-                compiled = compile_captured(captured, self._options)
-                check_capture(self._model, compiled)
-            self._compiled[key] = compiled
+                self._compiled[key] = in_own_thread(lambda: self._captured(signature))
         return self._compiled[key]
+
+    def _captured(self, signature: Signature) -> Compiled:
+        compiled = compile_captured(capture(self._model, signature), self._options)
+        check_capture(self._model, compiled)
+        return with_lost_gradients(self._model, compiled)
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
             with _COMPILING, untouched(self._model):
-                check_size(self._model, compiled, sizes)
+                in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 
     def _agree(self, bound: Bound, key: Hashable, group: str) -> bool:
@@ -229,12 +305,17 @@ class DistributedModule(nn.Module):
         if group_size(group) == 1:
             return False
         call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
-        due = self._check_every and self._equal and self.training and self.step % self._check_every == 0
+        due = (
+            self._check_every
+            and self._progress.equal
+            and self.training
+            and self.step % self._check_every == 0
+        )
         return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
 
     def _start_equal(self, group: str) -> None:
         """What ranks begin with is rank 0's: once, before the first call."""
-        if self._equal:
+        if self._progress.equal:
             return
         # A user who seeds ranks differently still gets one mask.
         seed = torch.initial_seed() if self.seed is None else self.seed
@@ -244,7 +325,7 @@ class DistributedModule(nn.Module):
             become_first((tensor for _, tensor in named if tensor.layout is torch.strided), group)
         if self._node_parameters is not None:
             self._node_parameters.start_equal(self._model)
-        self._equal = True
+        self._progress.equal = True
 
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
@@ -252,16 +333,16 @@ def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> Graphs
     known = {name for name, _ in bound.signature.parameters}
     sets = {count: of for of, count in bound.shard.sizes.nodes.items()}
     found = {
-        name: sets[p.size(0)]
-        for name, p in model.named_parameters()
-        if name not in known and p.dim() and p.size(0) in sets
+        name: sets[tensor.size(0)]
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if name not in known and not is_lazy(tensor) and tensor.dim() and tensor.size(0) in sets
     }
     if not found:
         return error
     given = list(found) if bound.shard.schema.homogeneous else found
     return type(error)(
-        f"{error}. As many rows as there are nodes have the parameters {', '.join(found)}: if these are rows of "
-        f"the nodes, pass distribute(..., shard=shard, node_parameters={given})"
+        f"{error}. As many rows as there are nodes have the parameters or buffers {', '.join(map(repr, found))}: if "
+        f"these are rows of the nodes, pass distribute(..., shard=shard, node_parameters={given})"
     )
 
 
@@ -276,6 +357,7 @@ def distribute(
     options: Options | None = None,
     passes: Sequence[Pass] = (),
     check_every: int | None = None,
+    methods: Sequence[str] = (),
 ) -> DistributedModule:
     """Turn a single-machine GNN into one that trains on every rank, with the same results.
 
@@ -309,15 +391,19 @@ def distribute(
         check_every: compare the values of parameters and buffers over the ranks before every n-th training
             step, bit by bit, and name the first that differs; by default never. For training that changes
             weights outside of forward and backward; reads every parameter once.
+        methods: names of other methods of the model that are captured and run as forward is, such as ``["encode",
+            "decode"]``: ``model.encode(shard.x, shard.edge_index)``. Any other method runs as it is written, and is
+            refused where it is called with rows of one of several ranks.
 
     Returns:
         A module to call with a shard, ``model(shard)``, or with its tensors, ``model(shard.x,
         shard.edge_index)``. Row-wise outputs hold this rank's owned rows (``shard.gather`` brings all
         together); replicated ones (a loss) are global. Gradients of parameters are summed over the ranks in
-        backward.
+        backward. Its other attributes are those of ``model``, to read and to write.
 
     Raises:
-        CaptureError: ``model`` is not a module.
+        CaptureError: ``model`` is not a module, or wrapped already (``DistributedDataParallel``), or has no such
+            method.
         ShardError: a node parameter does not exist or does not fit the graph, or ``shard`` is missing.
 
     Example:
@@ -337,16 +423,18 @@ def distribute(
         >>> torch.allclose(graphshard.distribute(model)(shard), model(graph["x"], edge_index))
         True
     """
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"distribute() takes an nn.Module, not a {type(model).__name__}")
+    check_model(model)
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
+    check_methods(model, tuple(methods), DistributedModule)
     if check_every is not None and check_every < 0:
         raise CaptureError(f"check_every is a number of training steps, not {check_every}")
     chosen = options or Options()
     options = replace(chosen, passes=(*chosen.passes, *passes))
     if not node_parameters:
-        return DistributedModule(model, roles, seed, group, options=options, check_every=check_every)
+        return DistributedModule(
+            model, roles, seed, group, options=options, check_every=check_every, methods=methods
+        )
     sets = sets_of(node_parameters)
     if shard is None:
         known = [name for name, _ in model.named_parameters(remove_duplicate=False)]
@@ -355,9 +443,16 @@ def distribute(
                 f"the model has no parameter {min(unknown)!r}; it has {', '.join(known) or 'none'}"
             )
         return DistributedModule(
-            model, roles, seed, group, options=options, check_every=check_every, whole_parameters=sets
+            model,
+            roles,
+            seed,
+            group,
+            options=options,
+            check_every=check_every,
+            whole_parameters=sets,
+            methods=methods,
         )
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
     cut = NodeParameters(twin, sets, shard, name, model)
-    return DistributedModule(twin, roles, seed, group, cut, options, check_every)
+    return DistributedModule(twin, roles, seed, group, cut, options, check_every, methods)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from graphshard.capture.replacements import REPLACED, check_equivalent
 from graphshard.errors import CaptureError
@@ -39,10 +40,10 @@ def check_module(model: nn.Module) -> None:
                 f"{describe(path, module)} has backward hooks, which a captured program would not call; "
                 "remove them, or hook the Parameters"
             )
-        if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
+        if any(map(is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
             raise CaptureError(
-                f"{describe(path, module)} has parameters without a shape yet; run the model once on one "
-                "machine before distribute()"
+                f"{describe(path, module)} is a lazy layer whose parameters or buffers have no shape yet: run "
+                "the model once on a few nodes of the data before distribute(), and make the optimiser after that"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,4 +87,4 @@ def drop_dropout(compiled: Compiled) -> Compiled:
     program.graph.eliminate_dead_code()
     program.module.recompile()
     stages[-1] = type(stages[-1])(stages[-1].name, stages[-1].edits, program)
-    return Compiled(compiled.captured, stages)
+    return replace(compiled, stages=stages)

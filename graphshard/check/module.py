@@ -183,10 +183,15 @@ class _Rounding:
 
 def _inputs_with_gradient(signature: Signature, flat: Sequence[Tensor]) -> dict[str, Tensor]:
     """The arguments whose gradient a backward computes, by what they are called."""
+    return {name: flat[place] for name, place in gradient_inputs(signature).items()}
+
+
+def gradient_inputs(signature: Signature) -> dict[str, int]:
+    """What the arguments whose gradient a backward computes are called -> their places among the flat inputs."""
     found, place = {}, 0
     for number, spec in enumerate(signature.tensors):
         if spec.needs_grad and spec.dtype.is_floating_point and number < len(signature.arguments):
-            found[f"input {number}"] = flat[place + spec.width - 1]
+            found[f"input {number}"] = place + spec.width - 1
         place += spec.width
     return found
 

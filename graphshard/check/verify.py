@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from graphshard.capture.export import capture
 from graphshard.capture.refusals import untouched
 from graphshard.catalogue.table import EXCHANGES
 from graphshard.check.compare import Difference, Key, by_key, compare
+from graphshard.check.copies import copied
 from graphshard.check.evaluate import Case, run_module, run_program, second
 from graphshard.check.faults import Fault, plant
 from graphshard.check.fixed_random import drop_dropout
@@ -194,7 +194,7 @@ class Prepared:
 
     def on(self, shard: Shard) -> nn.Module:
         """A copy of the model for one rank; node parameters hold the shard's rows."""
-        return with_owned_rows(copy.deepcopy(self.model), self.setting.node_parameters, shard)
+        return with_owned_rows(copied(self.model), self.setting.node_parameters, shard)
 
 
 def make_model(model: Factory) -> nn.Module:
@@ -211,7 +211,7 @@ def _cast(shard: Shard, dtype: torch.dtype | None) -> Shard:
 
 def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
     """Cast, capture and compile a copy of a model for one run."""
-    model = copy.deepcopy(base)
+    model = copied(base)
     if setting.dtype is not None:
         model = model.to(setting.dtype)
     model.train(setting.training)
@@ -298,13 +298,11 @@ def _tolerance(
 def reference_values(prepared: Prepared, whole: Shard) -> dict[Key, Value]:
     """The single machine's values: the untouched module's, and the exchanges' of the program on one rank."""
     probed = prepared.probed
-    mine = by_key(run_program(copy.deepcopy(prepared.model), prepared.case(probed, whole), ""))
+    mine = by_key(run_program(copied(prepared.model), prepared.case(probed, whole), ""))
     if prepared.setting.dropout and prepared.compiled.has_dropout:
         return mine
     ids = {name: value for (kind, name), value in mine.items() if kind == "output"}
-    eager = by_key(
-        run_module(copy.deepcopy(prepared.model), prepared.case(probed, whole), ids, dropout=False)
-    )
+    eager = by_key(run_module(copied(prepared.model), prepared.case(probed, whole), ids, dropout=False))
     exchanges = {key: value for key, value in mine.items() if key[0] in EXCHANGES}
     again = {} if prepared.compiled.split is None else by_key(second(list(eager.values())))
     return eager | exchanges | again

@@ -102,7 +102,8 @@ class Constants:
             if changed:
                 self.values.clear()
                 self.data.clear()
-            found = _compute(part, inputs)
+            with torch.inference_mode(False):  # a later step may train with them
+                found = _compute(part, inputs)
             if not changed:  # data that changes in every step would pay for fresh pages in every step
                 return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
             self.values.update(zip(numbers, found, strict=True))

@@ -15,17 +15,27 @@ from graphshard.execute.constants import Constants, Split, split
 from graphshard.ir.placement import Placement
 from graphshard.ir.program import Program, Stage, part_of
 from graphshard.kernels.random_bits import random_key
+from graphshard.ops.zero_gradient import with_zero_gradients
 from graphshard.options import Options
 from graphshard.passes.pipeline import Pipeline
 from graphshard.shard.shard import Shard
 
+Leaf = tuple[str, str]
+"""``("parameter", state_dict key)`` or ``("user", number of the flat input)``, as an ``Input``'s kind and target."""
+
 
 @dataclass(frozen=True)
 class Compiled:
-    """A captured module with every stage of its compilation; the last stage runs."""
+    """A captured module with every stage of its compilation; the last stage runs.
+
+    Attributes:
+        lost: for each tensor that forward returns, what its backward has to give zeros to: the program does not read
+            it for this output, and the module does.
+    """
 
     captured: Captured
     stages: list[Stage]
+    lost: tuple[tuple[Leaf, ...], ...] = ()
 
     @cached_property
     def split(self) -> Split | None:
@@ -152,10 +162,10 @@ def run(
         results = compiled.program.module(*inputs)
     else:
         results = part.step(*inputs, *constants.of(part, inputs, graph["group", ()]))
-    return finish(compiled, state, results)
+    return _finish(compiled, state, flat, results)
 
 
-def finish(compiled: Compiled, state: State, results: Sequence[Any]) -> Outputs:
+def _finish(compiled: Compiled, state: State, flat: Sequence[Tensor], results: Sequence[Any]) -> Outputs:
     """Write the buffers that the program replaced, and sort out the rest."""
     users, ids = [], {}
     with torch.no_grad():
@@ -166,6 +176,9 @@ def finish(compiled: Compiled, state: State, results: Sequence[Any]) -> Outputs:
                 ids[spec.target] = value
             else:
                 users.append(value)
+    for number, leaves in enumerate(compiled.lost):
+        values = [state.parameters[t] if kind == "parameter" else flat[int(t)] for kind, t in leaves]
+        users[number] = with_zero_gradients(users[number], values)
     return Outputs(compiled, users, ids)
 
 

@@ -16,6 +16,8 @@ from graphshard.kernels.structure import Grouped, by_group, by_number
 _PIECE = 1 << 16
 """Edges whose features are gathered at once, where a tensor of all edges by features would be too large."""
 
+_HALF = (torch.bfloat16, torch.float16)
+
 _DRAWN = 1 << 20
 """Elements whose random bits are drawn at once."""
 
@@ -121,6 +123,8 @@ def _matmul(grouped: Grouped, values: Tensor, table: Tensor) -> Tensor:
     other, size = grouped.other[: grouped.edges], (grouped.groups, table.size(0))
     if not table.numel():
         return table.new_zeros((grouped.groups, table.size(1)))
+    if table.dtype in _HALF and table.device.type == "cpu":  # torch has no sparse product of these there
+        return _matmul(grouped, values.float(), table.float()).to(table.dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         matrix = torch.sparse_csr_tensor(grouped.start, other, values, size, check_invariants=False)

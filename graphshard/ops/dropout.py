@@ -18,7 +18,15 @@ from torch import Tensor
 
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.masks import Mask
-from graphshard.ops.registration import Overload, below_autograd, composite, fake, gradient, operator
+from graphshard.ops.registration import (
+    Overload,
+    below_autograd,
+    composite,
+    fake,
+    gradient,
+    none_of_none,
+    operator,
+)
 
 __all__ = ["WITHOUT_DROPOUT", "dropout_rows", "relu_dropout", "relu_dropout_"]
 
@@ -118,6 +126,7 @@ def _relu_dropout_in_place_applied(x: Tensor, *mask: Any) -> Tensor:
     return _ReluDropout.apply(x, anchor, *mask)  # type: ignore[no-untyped-call, no-any-return]
 
 
+@none_of_none
 class _ReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, *mask: Any) -> Tensor:
@@ -132,6 +141,7 @@ class _ReluDropout(torch.autograd.Function):
         return _Gate.apply(grad, anchor, done, *ctx.mask), *(None,) * 6  # type: ignore[no-untyped-call]
 
 
+@none_of_none
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, anchor: Tensor, done: Tensor, *mask: Any) -> Tensor:

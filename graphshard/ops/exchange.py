@@ -26,7 +26,7 @@ from torch import Tensor
 from graphshard.errors import GraphshardError, RuntimeMismatch, ShardError
 from graphshard.ops.copies import combine_by_rank, halo_terms, product_of_copies
 from graphshard.ops.float_order import from_order_keys, order_keys
-from graphshard.ops.registration import below_autograd, fake, gradient, operator
+from graphshard.ops.registration import below_autograd, fake, gradient, none_of_none, operator
 from graphshard.ranks.groups import (
     ByteCounter,
     all_gather_object,
@@ -177,6 +177,7 @@ def _halo_reduce_fake(x: Tensor, _index: Tensor, _send: Any, recv_splits: Sequen
     return x.new_empty((x.size(0) - sum(recv_splits), *x.shape[1:]))
 
 
+@none_of_none
 class _HaloReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *plan: Any) -> Tensor:
@@ -260,6 +261,7 @@ class _AllReduce(torch.autograd.Function):
 # ---- replicated values -------------------------------------------------------------------------------------
 
 
+@none_of_none
 class _ReplicatedInput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
@@ -272,6 +274,7 @@ class _ReplicatedInput(torch.autograd.Function):
         return replicated_output(all_reduce(grad, "sum", ctx.group), ctx.group), None
 
 
+@none_of_none
 class _ReplicatedOutput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: str) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphshard.ops.copies import combine_by_rank
 from graphshard.ops.exchange import all_reduce, replicated_output
-from graphshard.ops.registration import below_autograd, fake, gradient, operator
+from graphshard.ops.registration import below_autograd, fake, gradient, none_of_none, operator
 from graphshard.ranks.groups import exchange
 
 __all__ = ["bucketed_inputs", "merged_reduce", "merged_sync"]
@@ -114,11 +114,11 @@ def _merged_reduce_fake(
     return [v.new_empty((v.size(0) - halo, *v.shape[1:])) for v in values]
 
 
+@none_of_none
 class _MergedSync(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: tuple[Any, ...], *values: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
-        ctx.set_materialize_grads(False)
         found = tuple(below_autograd(merged_sync, values, *plan))
         ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
         return found
@@ -134,15 +134,24 @@ class _MergedSync(torch.autograd.Function):
         return None, *found
 
 
+@none_of_none
 class _MergedReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: tuple[Any, ...], *values: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
-        return tuple(below_autograd(merged_reduce, values, *plan))
+        found = tuple(below_autograd(merged_reduce, values, *plan))
+        ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
+        return found
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *merged_sync(list(grads), *ctx.plan)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
+        found: list[Tensor | None] = [None] * len(grads)
+        if wanted:
+            rows = merged_sync([grads[i] for i in wanted], *ctx.plan)
+            for i, value in zip(wanted, rows, strict=True):
+                found[i] = value
+        return None, *found
 
 
 @gradient(merged_sync)
@@ -174,11 +183,11 @@ def bucketed_inputs(values: Sequence[Tensor], group: str) -> tuple[Tensor, ...]:
     return _Bucket.apply(group, *values)  # type: ignore[no-untyped-call, no-any-return]
 
 
+@none_of_none
 class _Bucket(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, group: str, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.group = group
-        ctx.set_materialize_grads(False)
         found = tuple(v.view_as(v) for v in values)
         ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
         return found

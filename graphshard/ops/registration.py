@@ -70,11 +70,34 @@ def gradient(op: Overload) -> Callable[[Any], Any]:
     """
 
     def register(function: Any) -> Any:
+        if isinstance(function, type):
+            function = none_of_none(function)
         applied = getattr(function, "apply", function)
         _LIBRARY.impl(schema_of(op).name, applied, "Autograd")  # type: ignore[no-untyped-call]
         return function
 
     return register
+
+
+def none_of_none(function: Any) -> Any:
+    """Decorates a ``torch.autograd.Function`` whose results may have no gradient: then its arguments have none.
+
+    autograd calls a backward also where no gradient arrived, with zeros unless told otherwise. Zeros would travel to
+    the parameters, and an optimiser tells a gradient of zeros from none.
+    """
+    forward, backward = function.forward, function.backward
+
+    def without_zeros(ctx: Any, *args: Any) -> Any:
+        ctx.set_materialize_grads(False)
+        return forward(ctx, *args)
+
+    def or_none(ctx: Any, *grads: Any) -> Any:
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
+        return backward(ctx, *grads)
+
+    function.forward, function.backward = staticmethod(without_zeros), staticmethod(or_none)
+    return function
 
 
 def below_autograd(op: Overload, *args: Any) -> Any:

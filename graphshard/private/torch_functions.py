@@ -17,6 +17,7 @@ __all__ = [
     "TorchDispatchMode",
     "bound_apply",
     "function_apply",
+    "in_transform",
     "is_of_library_op",
     "replaced_apply",
     "replaced_losses",
@@ -78,3 +79,11 @@ def replaced_losses(*, multi_margin_loss: Any, multilabel_margin_loss: Any) -> I
         mock.patch.object(losses, "multilabel_margin_loss", multilabel_margin_loss),
     ):
         yield
+
+
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` (``grad``, ``vmap``, ``jvp``) runs what is called here.
+
+    Relies on ``torch._C._functorch.peek_interpreter_stack``.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from unittest import mock
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks_of_all
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.utils.module_tracker import ModuleTracker
 
 __all__ = [
     "BatchNorm",
     "check_input_dim",
     "children_of",
     "has_backward_hooks",
+    "is_compiled",
+    "is_fully_sharded",
     "parameters_of",
     "share_state",
     "with_state",
     "without_batch_size_check",
+    "without_module_trackers",
 ]
 
 
@@ -84,3 +90,41 @@ def without_batch_size_check() -> Iterator[None]:
     """
     with mock.patch.object(F, "_verify_batch_size", return_value=None):
         yield
+
+
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether a module's parameters were sharded by FSDP, of the first or the second kind.
+
+    Relies on the classes ``FullyShardedDataParallel`` and ``FSDPModule`` of ``torch.distributed.fsdp``, which need not
+    be loaded: a module of theirs cannot exist before they are.
+    """
+    loaded = sys.modules.get("torch.distributed.fsdp")
+    kinds = [getattr(loaded, name, None) for name in ("FullyShardedDataParallel", "FSDPModule")]
+    return any(kind is not None and isinstance(module, kind) for kind in kinds)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is what ``torch.compile(module)`` gave.
+
+    Relies on the class ``torch._dynamo.eval_frame.OptimizedModule``, which is loaded where one exists.
+    """
+    kind = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", None)
+    return kind is not None and isinstance(module, kind)
+
+
+@contextmanager
+def without_module_trackers() -> Iterator[None]:
+    """Inside the block, no ``ModuleTracker`` (a ``FlopCounterMode`` has one) is told of the modules that are called.
+
+    Relies on its hooks being methods of it, in ``_global_forward_pre_hooks`` and ``_global_forward_hooks``.
+    """
+    taken = []
+    for hooks in (hooks_of_all._global_forward_pre_hooks, hooks_of_all._global_forward_hooks):
+        for key, hook in list(hooks.items()):
+            if isinstance(getattr(hook, "__self__", None), ModuleTracker):
+                taken.append((hooks, key, hooks.pop(key)))
+    try:
+        yield
+    finally:
+        for hooks, key, hook in taken:
+            hooks[key] = hook

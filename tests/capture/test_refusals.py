@@ -325,3 +325,26 @@ def test_a_replicated_output_added_to_a_loss_is_exact() -> None:
     ((out**2).mean() + penalty).backward()
     for copied in models:
         torch.testing.assert_close(copied.lin.weight.grad, model.lin.weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (lambda: pyg.GCNConv(-1, 3), r"'layer.lin' \(Linear"),
+        (lambda: pyg.SAGEConv((-1, -1), 3), r"'layer.lin_l' \(Linear"),
+        (lambda: nn.LazyLinear(3), r"'layer' \(LazyLinear"),
+        (lambda: nn.LazyBatchNorm1d(affine=False), r"'layer' \(LazyBatchNorm1d"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_a_layer_without_shapes_is_refused_by_its_name(layer: Any, said: str) -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.gcn = layer(), isinstance(layer(), pyg.MessagePassing)
+
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> Any:
+            return self.layer(x, edge_index) if self.gcn else self.layer(x[edge_index[0]])
+
+    with pytest.raises(graphshard.CaptureError, match=rf"module {said}.*is a lazy layer.*run the model once"):
+        graphshard.distribute(Lazy())(torch.rand(20, 5), torch.randint(0, 20, (2, 70)))

@@ -117,3 +117,16 @@ def test_a_guard_calls_ops_below_autograd() -> None:
     with torch_functions.BelowAutograd():
         assert not torch.ops.aten.mul.Tensor(x, x).requires_grad
     assert torch.ops.aten.mul.Tensor(x, x).requires_grad
+
+
+def test_a_transform_of_functions_is_on_a_stack() -> None:
+    """``torch._C._functorch.peek_interpreter_stack`` is None outside of ``torch.func``."""
+    seen = []
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch_functions.in_transform())
+        return (x * x).sum()
+
+    torch.func.grad(square)(torch.ones(2))
+    assert seen == [True]
+    assert not torch_functions.in_transform()

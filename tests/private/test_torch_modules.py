@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from graphshard.private import torch_modules
 from graphshard.private.torch_serialization import unsafe_class
@@ -112,3 +113,31 @@ def test_torch_load_names_the_class_that_it_refuses(tmp_path: Path) -> None:
         torch.load(file, weights_only=True)
     assert unsafe_class(caught.value) == f"{Unsafe.__module__}.Unsafe", f"torch.load says: {caught.value}"
     assert unsafe_class(pickle.UnpicklingError("pickle data was truncated")) is None
+
+
+def test_a_flop_counter_is_told_of_modules_by_hooks_of_all() -> None:
+    """``ModuleTracker``'s hooks are its methods, in two global dicts; what else is there stays."""
+    seen: list[str] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append("other"))
+    try:
+        with FlopCounterMode(display=False) as counter:
+            with torch_modules.without_module_trackers():
+                nn.Linear(2, 2)(torch.ones(1, 2))
+            assert seen == ["other"]
+            assert set(counter.get_flop_counts()) == {"Global"}
+            nn.Linear(2, 2)(torch.ones(1, 2))
+        assert "Linear" in counter.get_flop_counts()
+    finally:
+        handle.remove()
+
+
+def test_wrappers_are_known_by_their_classes() -> None:
+    """``OptimizedModule`` and FSDP's classes stand in the modules that define them."""
+    from torch.distributed import fsdp
+
+    linear = nn.Linear(2, 2)
+    assert torch_modules.is_compiled(torch.compile(linear, backend="eager"))
+    assert not torch_modules.is_compiled(linear)
+    assert not torch_modules.is_fully_sharded(linear)
+    assert issubclass(type("Sharded", (fsdp.FSDPModule, nn.Linear), {}), fsdp.FSDPModule)
+    assert hasattr(fsdp, "FullyShardedDataParallel")
