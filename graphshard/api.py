@@ -31,7 +31,13 @@ from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
 from graphshard.private.torch_modules import share_state
 from graphshard.ranks.equal_start import become_first
-from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
+from graphshard.ranks.groups import (
+    all_gather_object,
+    default_group,
+    drawn_number,
+    group_size,
+    meet_threads,
+)
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.shard.shard import Shard
 
@@ -45,8 +51,11 @@ class DistributedModule(nn.Module):
     """The distributed form of a module; see :func:`distribute`.
 
     Attributes:
-        seed: of the dropout masks; the same on every rank.
-        step: how many training-mode forwards there were; the masks depend on it.
+        seed: of random numbers, the same on every rank. None: each call that needs random numbers draws a seed from
+            torch's generator (rank 0's), as dropout does on one machine; a run that is resumed goes on with the
+            generator's state, which ``torch.get_rng_state`` gives and ``torch.set_rng_state`` takes.
+        step: how many calls there were in training mode or with random numbers. With a seed of
+            your own these are a function of (seed, step): keep ``step`` in a checkpoint and set it when you resume.
     """
 
     seed: int | None
@@ -67,7 +76,7 @@ class DistributedModule(nn.Module):
         # One set of Parameters, the same state_dict keys, and .to() reaches both.
         share_state(self, model)
         self.training = model.training
-        self.seed, self.step = seed, 0
+        self.seed, self.step, self._trained = seed, 0, 0
         # Not a submodule: that would add its name to every key.
         object.__setattr__(self, "_model", model)
         self._roles = {name: as_member(role, name) for name, role in (roles or {}).items()}
@@ -127,11 +136,17 @@ class DistributedModule(nn.Module):
         self._check_small(bound.shard, compiled)
         if captures:
             meet_threads(group)
-        assert self.seed is not None
-        graph = graph_inputs(bound.shard, group, (self.seed, self.step))
+        graph = graph_inputs(bound.shard, group, self._random_key(compiled, group))
         result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
-        self.step += self.training
+        self.step += self.training or compiled.has_dropout
+        self._trained += self.training
         return result
+
+    def _random_key(self, compiled: Compiled, group: str) -> tuple[int, int]:
+        """Seed and step of this call's random numbers; collective where it has any."""
+        if self.seed is not None:
+            return self.seed, self.step
+        return (drawn_number(group) if compiled.has_dropout else 0), 0
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
@@ -195,17 +210,15 @@ class DistributedModule(nn.Module):
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
-        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
-        due = self._check_every and self._equal and self.training and self.step % self._check_every == 0
+        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self._trained)
+        due = self._check_every and self._equal and self.training and self._trained % self._check_every == 0
         return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
 
     def _start_equal(self, group: str) -> None:
         """What ranks begin with is rank 0's: once, before the first call."""
         if self._equal:
             return
-        # A user who seeds ranks differently still gets one mask.
-        seed = torch.initial_seed() if self.seed is None else self.seed
-        self.seed = all_gather_object(seed, group)[0]
+        self.seed = all_gather_object(self.seed, group)[0]
         if group_size(group) > 1:
             named = same_on_ranks(self._model, self._own_rows)
             become_first((tensor for _, tensor in named if tensor.layout is torch.strided), group)
@@ -262,7 +275,8 @@ def distribute(
             name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
             behind a colon where there are several (``"node:paper"``).
         seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
-            and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
+            and so the same on any number of ranks. Two modules with one seed draw the same numbers. By default each
+            call draws a seed from torch's generator on rank 0.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
         shard: this rank's; needed for ``node_parameters``.
         node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as

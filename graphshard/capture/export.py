@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from graphshard.capture.calls import refuse_unseen_calls
 from graphshard.capture.clean import prepare
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
+from graphshard.capture.outputs import check_kinds, check_same, has_other_values
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
@@ -84,6 +86,7 @@ class _Flat(nn.Module):
             else:
                 result = self.model(*args, **kwargs)
             leaves = pytree.tree_leaves(result)
+        check_kinds(result)
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
@@ -97,8 +100,9 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    with refuse_custom_functions():
+    with refuse_custom_functions(), refuse_unseen_calls():
         signature, flat, result = _first_run(model, signature)
+    _check_outputs(model, signature, result)
     exported = _export(_Flat(model, signature), signature, flat)
     try:
         program = to_program(prepare(exported), signature)
@@ -110,6 +114,14 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return Captured(program, signature, outputs, structure)
+
+
+def _check_outputs(model: nn.Module, signature: Signature, result: Any) -> None:
+    """Refuse what forward returns besides tensors where another graph would give another."""
+    check_kinds(result)
+    if has_other_values(result):
+        _, sizes = sizes_for(model, signature)
+        check_same(result, run_eagerly(model, signature, example_inputs(signature, sizes, seed=3)))
 
 
 def _first_run(model: nn.Module, signature: Signature) -> tuple[Signature, list[Tensor], Any]:
