@@ -13,7 +13,7 @@ from torch import nn
 
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
-from graphshard.capture.refusals import untouched
+from graphshard.capture.writes import kept_apart, put
 from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import (
     CaptureError,
@@ -22,9 +22,10 @@ from graphshard.errors import (
     UnsupportedOperation,
 )
 from graphshard.execute.agreement import Agreement, Call, same_on_ranks
+from graphshard.execute.baked import check_baked
 from graphshard.execute.bind import Bound, bind
 from graphshard.execute.constants import Constants
-from graphshard.execute.python_state import python_state
+from graphshard.execute.python_state import Observed
 from graphshard.execute.run import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
@@ -91,6 +92,7 @@ class DistributedModule(nn.Module):
         self._agreed: dict[Any, tuple[Member, ...]] = {}
         self._agreement, self._check_every, self._equal = Agreement(), check_every or 0, False
         self._small: set[Any] = set()
+        self._observed = Observed()
 
     @property
     def group_name(self) -> str:
@@ -135,9 +137,11 @@ class DistributedModule(nn.Module):
             raise _with_hint(error, self._model, bound) from None
         self._check_small(bound.shard, compiled)
         if captures:
+            check_baked(compiled, bound.shard, group)
             meet_threads(group)
         graph = graph_inputs(bound.shard, group, self._random_key(compiled, group))
-        result = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
+        result, left = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
+        put(self._model, compiled.captured.written, left)
         self.step += self.training or compiled.has_dropout
         self._trained += self.training
         return result
@@ -180,7 +184,7 @@ class DistributedModule(nn.Module):
     def _key(self, signature: Signature) -> Hashable:
         """What a capture depends on."""
         return (
-            python_state(self._model),
+            self._observed.key(self._model),
             signature.leaves,
             signature.names,
             str(signature.structure),
@@ -191,18 +195,22 @@ class DistributedModule(nn.Module):
 
     def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
-            with _COMPILING, untouched(self._model):
-                captured = capture(self._model, signature)
+            with _COMPILING, kept_apart(self._model):
+                captured = capture(self._model, signature, self._observed.written)
                 compiled = compile_captured(captured, self._options)
                 check_capture(self._model, compiled)
             self._compiled[key] = compiled
-        return self._compiled[key]
+        compiled = self._compiled[key]
+        if not self._observed.written.issuperset(compiled.captured.written):
+            self._observed.add(compiled.captured.written)
+            self._compiled.setdefault(self._key(signature), compiled)
+        return compiled
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
-            with _COMPILING, untouched(self._model):
+            with _COMPILING, kept_apart(self._model):
                 check_size(self._model, compiled, sizes)
             self._small.add((id(compiled), sizes.key))
 
@@ -210,7 +218,15 @@ class DistributedModule(nn.Module):
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
-        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self._trained)
+        call = Call(
+            self._model,
+            self._own_rows,
+            bound,
+            self._options,
+            self._check_every,
+            self._trained,
+            self._observed,
+        )
         due = self._check_every and self._equal and self.training and self._trained % self._check_every == 0
         return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
 import sys
@@ -105,6 +106,7 @@ def is_library(file: str) -> bool:
     return file.startswith((*_library_folders(), "<frozen"))
 
 
+@functools.cache  # they stay where they are
 def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     return tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})

@@ -113,7 +113,7 @@ def program_inputs(program: Program, state: State, flat: Sequence[Tensor], graph
 def run(
     compiled: Compiled, state: State, flat: Sequence[Tensor], graph: GraphParts, constants: Constants
 ) -> Any:
-    """One forward: forward's return value; buffers that it changes are changed in ``state``.
+    """One forward: its return value, and what it leaves on its modules; buffers that it changes are in ``state``.
 
     Args:
         constants: the model's, of the steps before.

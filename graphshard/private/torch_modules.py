@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch.nn.functional as F
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 __all__ = [
+    "BOOKKEEPING",
     "BatchNorm",
     "check_input_dim",
     "children_of",
+    "forward_hooks",
     "has_backward_hooks",
     "parameters_of",
     "share_state",
+    "state_of",
     "with_state",
     "without_batch_size_check",
 ]
@@ -35,6 +39,11 @@ def share_state(module: nn.Module, other: nn.Module) -> None:
     module._non_persistent_buffers_set = other._non_persistent_buffers_set
 
 
+def state_of(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    """The module's own dicts of its parameters and of its buffers. Relies on ``_parameters`` and ``_buffers``."""
+    return module._parameters, module._buffers  # type: ignore[return-value]
+
+
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """The module's own parameters by name, with those that are None, which ``named_parameters`` leaves out.
 
@@ -44,11 +53,11 @@ def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
-    """The module's own submodules by name: each name of one that has two, and those that are None.
+    """The module's own submodules by name: each name of one that has two, and those that are None. Its own dict.
 
     Relies on ``nn.Module._modules``; ``named_children`` leaves both out.
     """
-    return dict(module._modules)
+    return module._modules
 
 
 def with_state(
@@ -61,6 +70,18 @@ def with_state(
     twin = copy.copy(module)
     vars(twin).update(_parameters=dict(parameters), _modules=dict(children))
     return twin
+
+
+BOOKKEEPING = frozenset(vars(nn.Module())) - {"training"}
+"""The names of the attributes in which an ``nn.Module`` keeps its own. Relies on ``nn.Module.__init__`` making them."""
+
+
+def forward_hooks(module: nn.Module) -> dict[str, dict[int, Any]]:
+    """What is called before and after the module's forward, by kind; the module's own dicts.
+
+    Relies on ``nn.Module._forward_pre_hooks`` and ``_forward_hooks``.
+    """
+    return {"forward_pre_hook": module._forward_pre_hooks, "forward_hook": module._forward_hooks}
 
 
 def has_backward_hooks(module: nn.Module) -> bool:
