@@ -26,7 +26,7 @@ from graphshard.capture.refusals import check_arguments, check_module, refuse_cu
 from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
-from graphshard.capture.writes import Attribute, find_writes, kept_apart, taken
+from graphshard.capture.writes import Attribute, find_writes, kept_apart, refuse_observers, taken
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.ir.program import Program
 from graphshard.private import pytree
@@ -123,7 +123,7 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    with refuse_custom_functions(), refuse_unseen_calls(), kept_apart(model):
+    with refuse_custom_functions(), refuse_unseen_calls(), kept_apart(model), refuse_observers(model):
         signature, flat, _ = _first_run(model, signature)
     written = find_writes(model, _runner(model, signature, flat), known)
     result = _check_outputs(model, signature, flat, written)

@@ -170,15 +170,7 @@ class Guards:
 
     def restore(self) -> None:
         """Put every container, global and closure variable back to what it held."""
-        kept = {id(value): value for value in self.held}
-        for d, keys, ids, skipped in self.dicts:
-            if isinstance(d, dict) and not skipped and (list(d), list(map(id, d.values()))) != (keys, ids):
-                d.clear()
-                d.update(zip(keys, (kept[i] for i in ids), strict=True))
-        for values, ids in self.lists:
-            if isinstance(values, (list, collections.deque)) and list(map(id, values)) != ids:
-                values.clear()
-                values.extend(kept[i] for i in ids)
+        self._restore_containers()
         for d, name, value in self.names:
             if isinstance(d, dict) and d.get(name, _MISSING) is not value:
                 d.pop(name) if value is _MISSING else d.update({name: value})
@@ -188,6 +180,17 @@ class Guards:
         for cell, value in self.cells:
             if value is not _MISSING and _content(cell) is not value:
                 cell.cell_contents = value
+
+    def _restore_containers(self) -> None:
+        kept = {id(value): value for value in self.held}
+        for d, keys, ids, skipped in self.dicts:
+            if isinstance(d, dict) and not skipped and (list(d), list(map(id, d.values()))) != (keys, ids):
+                d.clear()
+                d.update(zip(keys, (kept[i] for i in ids), strict=True))
+        for values, ids in self.lists:
+            if isinstance(values, (list, collections.deque)) and list(map(id, values)) != ids:
+                values.clear()
+                values.extend(kept[i] for i in ids)
 
 
 def _without(d: Mapping[str, Any], skipped: frozenset[str]) -> tuple[list[str], list[int]]:

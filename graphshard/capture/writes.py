@@ -11,6 +11,7 @@ program, which is put on the module after each run. What a call keeps for the ne
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphshard.capture.calls import is_library
 from graphshard.capture.outputs import check_kinds, check_same
 from graphshard.capture.reads import Place, Reads
 from graphshard.errors import CaptureError
 from graphshard.private import pytree
+from graphshard.private.torch_modules import forward_hooks
 
 Attribute = tuple[str, str]
 """A module's path and the name of one of its attributes."""
@@ -55,6 +58,50 @@ def kept_apart(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         reads.guards.restore()
+
+
+@contextmanager
+def refuse_observers(model: nn.Module) -> Iterator[None]:
+    """While forward runs on examples, refuse forward hooks of the user that only look: they would see no data.
+
+    Raises:
+        CaptureError: names the module and the hook.
+    """
+    before = [(hooks, dict(hooks)) for module in model.modules() for hooks in forward_hooks(module).values()]
+    paths = {
+        id(hooks): path for path, module in model.named_modules() for hooks in forward_hooks(module).values()
+    }
+    try:
+        for hooks, own in before:
+            for number, hook in own.items():
+                if not is_library(_file_of(hook)):
+                    hooks[number] = _watched(hook, _module(paths[id(hooks)]))
+        yield
+    finally:
+        for hooks, own in before:
+            hooks.update(own)
+
+
+def _file_of(hook: Any) -> str:
+    """The file of a hook's code; "" where it is not known."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    code = getattr(hook, "__code__", None) or getattr(vars(type(hook)).get("__call__"), "__code__", None)
+    return str(getattr(code, "co_filename", ""))
+
+
+def _watched(hook: Any, module: str) -> Callable[..., Any]:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        result = hook(*args, **kwargs)
+        if result is None:
+            name = getattr(hook, "__qualname__", type(hook).__qualname__)
+            raise CaptureError(
+                f"the forward hook {name} of {module} ({_file_of(hook)}) changes nothing: a program would not call it, "
+                "and it would see the example graph alone; remove it, and return from forward what it looks at"
+            )
+        return result
+
+    return called
 
 
 def find_writes(
@@ -213,4 +260,4 @@ def _module(path: str | None) -> str:
     return f"module {path!r}" if path else "the model"
 
 
-__all__ = ["Attribute", "find_writes", "kept_apart", "put", "taken"]
+__all__ = ["Attribute", "find_writes", "kept_apart", "put", "refuse_observers", "taken"]
