@@ -141,7 +141,7 @@ class DistributedModule(nn.Module):
             meet_threads(group)
         graph = graph_inputs(bound.shard, group, self._random_key(compiled, group))
         result, left = run(compiled, State.of(self._model), bound.flat, graph, self._constants)
-        put(self._model, compiled.captured.written, left)
+        put(self._model, compiled.captured.written, left, compiled.captured.in_place)
         self.step += self.training or compiled.has_dropout
         self._trained += self.training
         return result

@@ -44,6 +44,7 @@ class Captured:
         outputs: what forward returned, each tensor replaced by its number among the program's user outputs.
         structure: how the outputs make up the return value, and what forward leaves on its modules.
         written: the attributes in which forward leaves something.
+        in_place: those of them whose list or dict stays the same object.
     """
 
     program: Program
@@ -51,6 +52,7 @@ class Captured:
     outputs: list[Any] = field(default_factory=list)
     structure: pytree.TreeSpec | None = None
     written: tuple[Attribute, ...] = ()
+    in_place: frozenset[Attribute] = frozenset()
 
     def restore_outputs(self, values: Sequence[Tensor]) -> Any:
         """Forward's return value, and a list of what it leaves, from the user outputs of the program."""
@@ -125,7 +127,7 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     )
     with refuse_custom_functions(), refuse_unseen_calls(), kept_apart(model), refuse_observers(model):
         signature, flat, _ = _first_run(model, signature)
-    written = find_writes(model, _runner(model, signature, flat), known)
+    written, in_place = find_writes(model, _runner(model, signature, flat), known)
     result = _check_outputs(model, signature, flat, written)
     exported = _export(_Flat(model, signature, written), signature, flat)
     try:
@@ -137,7 +139,7 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return Captured(program, signature, outputs, structure, written)
+    return Captured(program, signature, outputs, structure, written, in_place)
 
 
 def _runner(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) -> Callable[[int], Any]:

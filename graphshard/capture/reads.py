@@ -168,6 +168,13 @@ class Guards:
             and all(_state(value) == state for value, state in self.others)
         )
 
+    def ids_in(self, value: Any) -> dict[Any, int] | None:
+        """The ids of what a list or dict held, by key or position; None of what was not there."""
+        for d, keys, ids, _ in self.dicts:
+            if d is value:
+                return dict(zip(keys, ids, strict=True))
+        return next((dict(enumerate(ids)) for values, ids in self.lists if values is value), None)
+
     def restore(self) -> None:
         """Put every container, global and closure variable back to what it held."""
         self._restore_containers()

@@ -36,15 +36,16 @@ def taken(model: nn.Module, attributes: Sequence[Attribute]) -> list[Any]:
     return [pytree.tree_map(lambda leaf: leaf, value) for value in found]
 
 
-def put(model: nn.Module, attributes: Sequence[Attribute], values: Sequence[Any]) -> None:
-    """Leave on the modules what a run of the program gave; lists and dicts that stand there are filled anew."""
+def put(
+    model: nn.Module, attributes: Sequence[Attribute], values: Sequence[Any], in_place: frozenset[Attribute]
+) -> None:
+    """Leave on the modules what a run of the program gave; lists and dicts in which forward writes are filled."""
     for (path, name), value in zip(attributes, values, strict=True):
         owner = model.get_submodule(path)
         there = vars(owner).get(name)
-        if type(there) is type(value) and isinstance(there, dict):
-            there.clear()
+        if (path, name) in in_place and isinstance(there, dict) and isinstance(value, dict):
             there.update(value)
-        elif type(there) is type(value) and isinstance(there, list):
+        elif (path, name) in in_place and isinstance(there, list) and isinstance(value, list):
             there[:] = value
         else:
             setattr(owner, name, value)
@@ -106,8 +107,8 @@ def _watched(hook: Any, module: str) -> Callable[..., Any]:
 
 def find_writes(
     model: nn.Module, run: Callable[[int], Any], known: frozenset[Attribute]
-) -> tuple[Attribute, ...]:
-    """The attributes that every forward of a model writes.
+) -> tuple[tuple[Attribute, ...], frozenset[Attribute]]:
+    """The attributes that every forward of a model writes; and those of them that stay the same list or dict.
 
     Args:
         model: the module, in the mode of the call.
@@ -124,7 +125,8 @@ def find_writes(
         after = Reads(model)
         written = _written(before, after)
         if not written and not known:
-            return ()
+            return (), frozenset()
+        in_place = frozenset(at for at in written if _is_filled(model, before, after, at))
         names = tuple(sorted(written | known))
         first, found = _twice(model, run, before, names, known - written)
         _check_alike(after, names, first, found)
@@ -134,7 +136,7 @@ def find_writes(
         _check_constant(after, names, written, first[1], _values_after(model, run, before, names))
     finally:
         before.guards.restore()
-    return tuple(sorted(written))
+    return tuple(sorted(written)), in_place
 
 
 def _written(before: Reads, after: Reads) -> frozenset[Attribute]:
@@ -157,6 +159,21 @@ def _written(before: Reads, after: Reads) -> frozenset[Attribute]:
 
 
 _NOTHING = object()
+
+
+def _is_filled(model: nn.Module, before: Reads, after: Reads, at: Attribute) -> bool:
+    """Whether forward writes into a list or dict that was there; refused where it holds something else besides."""
+    value = vars(model.get_submodule(at[0])).get(at[1])
+    old = before.guards.ids_in(value)
+    if old is None:
+        return False
+    parts = value.items() if isinstance(value, dict) else enumerate(value or ())
+    if any(old.get(key) == id(part) for key, part in parts):
+        raise CaptureError(
+            f"forward writes into {Place(*at)}{after.line_of(at[1])}, which holds other values too; write what forward "
+            "leaves into an attribute of its own"
+        )
+    return True
 
 
 def _twice(

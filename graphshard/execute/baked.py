@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import fx
 
@@ -84,12 +85,9 @@ def _check_left(compiled: Compiled) -> None:
     captured = compiled.captured
     if not captured.written:
         return
-    results = compiled.program.graph.output_node().args[0]
-    user = [
-        n
-        for n, spec in zip(results, compiled.program.outputs, strict=True)
-        if spec.kind == "user"  # type: ignore[arg-type]
-    ]
+    results: Any = compiled.program.graph.output_node().args[0]
+    outputs = zip(results, compiled.program.outputs, strict=True)
+    user = [node for node, spec in outputs if spec.kind == "user"]
     for (path, name), numbers in zip(captured.written, captured.left_numbers(), strict=True):
         for number in numbers:
             node = user[number]

@@ -33,6 +33,7 @@ class Model(nn.Module):
         super().__init__()
         self.lin, self.write, self.h, self.kept = nn.Linear(4, 3, dtype=torch.float64), write, None, []
         self.log: dict[str, Any] = {}
+        self.mixed = {"epoch": 0}
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -117,6 +118,29 @@ def test_a_dict_that_the_script_holds_is_filled() -> None:
     torch.testing.assert_close(log["penalty"], model(data["x"], data["edge_index"]).abs().mean())
 
 
+def test_what_the_script_keeps_itself_stays() -> None:
+    """A dict that forward makes anew is another one in each call; a key of the script's in its dict stays."""
+    shard = graphshard.partition(graph(), 1)[0]
+    model = Model(set_to("h", lambda out: {"mean": out.mean()}))
+    ours = graphshard.distribute(model)
+    ours(shard)
+    first, before = model.h, model.h["mean"].item()  # type: ignore[index]
+    with torch.no_grad():
+        model.lin.bias.add_(1)
+    ours(shard)
+    assert first["mean"].item() == before != model.h["mean"].item()  # type: ignore[index]
+    model = Model(leaves_log)
+    ours = graphshard.distribute(model)
+    for epoch in range(2):
+        model.log["epoch"] = epoch
+        if epoch:
+            ours(shard)
+        else:
+            model.log.clear()
+            ours(shard)
+    assert model.log["epoch"] == 1
+
+
 def test_verify_compares_what_is_left() -> None:
     assert_equivalent(Model(set_to("h", lambda out: out.square().mean())), graph(), 2)
 
@@ -169,6 +193,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "the first graph's": (cache, "attribute 'h'"),
     "a global list": (to_global, "the global 'SEEN'"),
     "a global number": (counts_globally, "the global 'COUNT'"),
+    "a dict of more": (
+        lambda m, out: m.mixed.update(loss=out.mean()),
+        "attribute 'mixed'.*holds other values",
+    ),
     "a size": (set_to("h", lambda out: out.size(0)), "depends on the graph.*attribute 'h'"),
     "a number": (set_to("h", lambda out: out.mean().item()), "depends on the graph.*attribute 'h'"),
     "an object": (set_to("h", lambda out: torch.distributions.Normal(out, 1.0)), "keeps a Normal"),
