@@ -17,7 +17,7 @@ from graphshard.border.whole import Cut, Whole, is_whole
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.own_thread import in_own_thread
-from graphshard.capture.refusals import untouched
+from graphshard.capture.writes import kept_apart, put
 from graphshard.check.gradients import with_lost_gradients
 from graphshard.check.module import check_capture, check_size, small_sizes
 from graphshard.errors import (
@@ -27,16 +27,23 @@ from graphshard.errors import (
     UnsupportedOperation,
 )
 from graphshard.execute.agreement import Agreement, Call, same_on_ranks
+from graphshard.execute.baked import check_baked
 from graphshard.execute.bind import Bound, bind
 from graphshard.execute.constants import Constants
-from graphshard.execute.python_state import python_state
+from graphshard.execute.python_state import Observed
 from graphshard.execute.run import Compiled, State, compile_captured, graph_inputs, run
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
 from graphshard.private.torch_modules import share_state
 from graphshard.ranks.equal_start import become_first
-from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
+from graphshard.ranks.groups import (
+    all_gather_object,
+    default_group,
+    drawn_number,
+    group_size,
+    meet_threads,
+)
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.shard.shard import Shard
 from graphshard.wrapper.attributes import Transparent
@@ -50,7 +57,9 @@ __all__ = ["DistributedModule", "distribute"]
 _COMPILING = threading.Lock()
 
 
-_OF_ONE_PROCESS = ("_compiled", "_constants", "_agreed", "_agreement", "_small", "_entries")
+_OF_ONE_PROCESS = (
+    *("_whole", "_compiled", "_constants", "_agreed", "_agreement", "_small", "_observed", "_entries"),
+)
 """What a copy of a distributed module, or one from a file, makes anew."""
 
 
@@ -61,8 +70,11 @@ class DistributedModule(Transparent):
     process group and the compiled programs are no part of a file, where it is loaded the default group is its own.
 
     Attributes:
-        seed: of the dropout masks; the same on every rank.
-        step: how many training-mode forwards there were; the masks depend on it.
+        seed: of random numbers, the same on every rank. None: each call that needs random numbers draws a seed from
+            torch's generator (rank 0's), as dropout does on one machine; a run that is resumed goes on with the
+            generator's state, which ``torch.get_rng_state`` gives and ``torch.set_rng_state`` takes.
+        step: how many calls there were in training mode or with random numbers. With a seed of
+            your own these are a function of (seed, step): keep ``step`` in a checkpoint and set it when you resume.
         training: the mode of the user's module.
     """
 
@@ -104,6 +116,7 @@ class DistributedModule(Transparent):
         self._agreed: dict[Any, tuple[Member, ...]] = {}
         self._agreement = Agreement()
         self._small: set[Any] = set()
+        self._observed = Observed()
         self._entries: dict[str, DistributedModule] = {}
 
     @property
@@ -160,7 +173,10 @@ class DistributedModule(Transparent):
         if name not in self._entries:
             entry = copy.copy(self)
             entry.__dict__.update(
-                _model=entry_of(self._model, name), _constants=self._constants, _group=self._group
+                _model=entry_of(self._model, name),
+                _constants=self._constants,
+                _group=self._group,
+                _whole=self._whole,
             )
             self._entries[name] = entry
         return self._entries[name]
@@ -211,12 +227,20 @@ class DistributedModule(Transparent):
             raise _with_hint(error, self._model, bound) from None
         self._check_small(bound.shard, compiled)
         if captures:
+            check_baked(compiled, bound.shard, group)
             meet_threads(group)
-        assert self.seed is not None
         step = self._progress.begin(self.training, compiled.has_dropout)
-        graph = graph_inputs(bound.shard, group, (self.seed, step))
+        graph = graph_inputs(bound.shard, group, self._random_key(compiled, step, group))
         outputs = run(compiled, self._state(cut), bound.flat, graph, self._constants)
-        return (outputs if cut is None else cut.gather(outputs)).restore()
+        result, left = (outputs if cut is None else cut.gather(outputs)).restore()
+        put(self._model, compiled.captured.written, left, compiled.captured.in_place)
+        return result
+
+    def _random_key(self, compiled: Compiled, step: int, group: str) -> tuple[int, int]:
+        """Seed and step of this call's random numbers; collective where it has any."""
+        if self.seed is not None:
+            return self.seed, step
+        return (drawn_number(group) if compiled.has_dropout else 0), 0
 
     def stages(self, *args: Any, **kwargs: Any) -> list[Stage]:
         """Every stage of the program for these arguments, the captured one first."""
@@ -271,7 +295,7 @@ class DistributedModule(Transparent):
     def _key(self, signature: Signature) -> Hashable:
         """What a capture depends on."""
         return (
-            python_state(self._model),
+            self._observed.key(self._model),
             torch.is_grad_enabled(),
             signature.leaves,
             signature.names,
@@ -283,12 +307,16 @@ class DistributedModule(Transparent):
 
     def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
-            with _COMPILING, untouched(self._model):
+            with _COMPILING, kept_apart(self._model):
                 self._compiled[key] = in_own_thread(lambda: self._captured(signature))
-        return self._compiled[key]
+        compiled = self._compiled[key]
+        if not self._observed.written.issuperset(compiled.captured.written):
+            self._observed.add(compiled.captured.written)
+            self._compiled.setdefault(self._key(signature), compiled)
+        return compiled
 
     def _captured(self, signature: Signature) -> Compiled:
-        compiled = compile_captured(capture(self._model, signature), self._options)
+        compiled = compile_captured(capture(self._model, signature, self._observed.written), self._options)
         check_capture(self._model, compiled)
         return with_lost_gradients(self._model, compiled)
 
@@ -296,7 +324,7 @@ class DistributedModule(Transparent):
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
-            with _COMPILING, untouched(self._model):
+            with _COMPILING, kept_apart(self._model):
                 in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 
@@ -304,12 +332,12 @@ class DistributedModule(Transparent):
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
-        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
+        trained = self._progress.trained
+        call = Call(
+            self._model, self._own_rows, bound, self._options, self._check_every, trained, self._observed
+        )
         due = (
-            self._check_every
-            and self._progress.equal
-            and self.training
-            and self.step % self._check_every == 0
+            self._check_every and self._progress.equal and self.training and trained % self._check_every == 0
         )
         return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
 
@@ -317,9 +345,7 @@ class DistributedModule(Transparent):
         """What ranks begin with is rank 0's: once, before the first call."""
         if self._progress.equal:
             return
-        # A user who seeds ranks differently still gets one mask.
-        seed = torch.initial_seed() if self.seed is None else self.seed
-        self.seed = all_gather_object(seed, group)[0]
+        self.seed = all_gather_object(self.seed, group)[0]
         if group_size(group) > 1:
             named = same_on_ranks(self._model, self._own_rows)
             become_first((tensor for _, tensor in named if tensor.layout is torch.strided), group)
@@ -377,7 +403,8 @@ def distribute(
             name -> "node", "edge", "edge_index", "pairs", "adjacency" or "replicated", with the name of the set
             behind a colon where there are several (``"node:paper"``).
         seed: of the dropout masks, which are a function of (seed, step, call site, global node or edge id)
-            and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
+            and so the same on any number of ranks. Two modules with one seed draw the same numbers. By default each
+            call draws a seed from torch's generator on rank 0.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
         shard: this rank's; needed for ``node_parameters``.
         node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as
@@ -455,4 +482,4 @@ def distribute(
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
     cut = NodeParameters(twin, sets, shard, name, model)
-    return DistributedModule(twin, roles, seed, group, cut, options, check_every, methods)
+    return DistributedModule(twin, roles, seed, group, cut, options, check_every, methods=methods)

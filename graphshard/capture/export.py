@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,16 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from graphshard.capture.calls import refuse_unseen_calls
 from graphshard.capture.clean import prepare
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
+from graphshard.capture.outputs import check_kinds, check_same, has_other_values
 from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
 from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
+from graphshard.capture.writes import Attribute, find_writes, kept_apart, refuse_observers, taken
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.ir.program import Program
 from graphshard.private import pytree
@@ -39,19 +42,32 @@ class Captured:
         program: the graph, its placeholders placed.
         signature: the arguments it was captured for.
         outputs: what forward returned, each tensor replaced by its number among the program's user outputs.
-        structure: how the outputs make up the return value.
+        structure: how the outputs make up the return value, and what forward leaves on its modules.
+        written: the attributes in which forward leaves something.
+        in_place: those of them whose list or dict stays the same object.
     """
 
     program: Program
     signature: Signature
     outputs: list[Any] = field(default_factory=list)
     structure: pytree.TreeSpec | None = None
+    written: tuple[Attribute, ...] = ()
+    in_place: frozenset[Attribute] = frozenset()
 
     def restore_outputs(self, values: Sequence[Tensor]) -> Any:
-        """Forward's return value from the user outputs of the program."""
+        """Forward's return value, and a list of what it leaves, from the user outputs of the program."""
         leaves = [values[o.number] if isinstance(o, OutputNumber) else o for o in self.outputs]
         assert self.structure is not None
         return pytree.tree_unflatten(leaves, self.structure)
+
+    def left_numbers(self) -> list[list[int]]:
+        """For each attribute in ``written`` the numbers of its tensors among the user outputs."""
+        assert self.structure is not None
+        _, left = pytree.tree_unflatten(self.outputs, self.structure)
+        return [
+            [leaf.number for leaf in pytree.tree_leaves(value) if isinstance(leaf, OutputNumber)]
+            for value in left
+        ]
 
 
 @dataclass(frozen=True)
@@ -64,10 +80,11 @@ class OutputNumber:
 class _Flat(nn.Module):
     """The user's module with flat tensor inputs and outputs."""
 
-    def __init__(self, model: nn.Module, signature: Signature) -> None:
+    def __init__(self, model: nn.Module, signature: Signature, written: tuple[Attribute, ...]) -> None:
         super().__init__()
         self.model = model
         self.signature = signature
+        self.written = written
         self.watch = False
         self.train(model.training)
         # train() reaches into the user's submodules: it must leave their own modes alone.
@@ -77,18 +94,29 @@ class _Flat(nn.Module):
         return self
 
     def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        with kept_apart(self.model) if self.written else contextlib.nullcontext():
+            return self._run(flat)
+
+    def _run(self, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
         args, kwargs = self.signature.restore(flat)
         with StopAtFixedSize(flat) if self.watch else contextlib.nullcontext():
             if parameters := self.signature.restore_parameters(flat):
                 result = torch.func.functional_call(self.model, parameters, args, kwargs)
             else:
                 result = self.model(*args, **kwargs)
-            leaves = pytree.tree_leaves(result)
+            left = taken(self.model, self.written)
+            leaves = pytree.tree_leaves((result, left))
+        check_kinds((result, left))
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
-def capture(model: nn.Module, signature: Signature) -> Captured:
+def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] = frozenset()) -> Captured:
     """Capture ``model`` in its present mode for arguments of this signature.
+
+    Args:
+        model: the module; it is left as it is.
+        signature: of the arguments.
+        known: the attributes in which programs of other modes leave something.
 
     Raises:
         CaptureError: the module cannot be captured exactly; names the module, the source line and the way out.
@@ -97,9 +125,11 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    with refuse_custom_functions():
-        signature, flat, result = _first_run(model, signature)
-    exported = _export(_Flat(model, signature), signature, flat)
+    with refuse_custom_functions(), refuse_unseen_calls(), kept_apart(model), refuse_observers(model):
+        signature, flat, _ = _first_run(model, signature)
+    written, in_place = find_writes(model, _runner(model, signature, flat), known)
+    result = _check_outputs(model, signature, flat, written)
+    exported = _export(_Flat(model, signature, written), signature, flat)
     try:
         program = to_program(prepare(exported), signature)
     except GraphshardError:
@@ -109,7 +139,47 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return Captured(program, signature, outputs, structure)
+    return Captured(program, signature, outputs, structure, written, in_place)
+
+
+def _runner(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) -> Callable[[int], Any]:
+    """Runs the module on the first examples (0), on others of the same size (1), and of another (2)."""
+    first, second = sizes_for(model, signature)
+
+    def run(number: int) -> Any:
+        sizes = second if number == 2 else first
+        return run_eagerly(
+            model, signature, flat if not number else example_inputs(signature, sizes, seed=number)
+        )
+
+    return run
+
+
+def run_and_take(
+    model: nn.Module,
+    signature: Signature,
+    flat: Sequence[Tensor],
+    written: Sequence[Attribute],
+    parameters: Mapping[str, Tensor] | None = None,
+) -> tuple[Any, list[Any]]:
+    """Forward's result as of :func:`run_eagerly`, and what it leaves; the module stays as it is."""
+    if not written:
+        return run_eagerly(model, signature, flat, parameters), []
+    with kept_apart(model):
+        return run_eagerly(model, signature, flat, parameters), taken(model, written)
+
+
+def _check_outputs(
+    model: nn.Module, signature: Signature, flat: Sequence[Tensor], written: Sequence[Attribute]
+) -> Any:
+    """What forward returns and leaves; refused where it holds other than tensors that another graph changes."""
+    found = run_and_take(model, signature, flat, written)
+    check_kinds(found[0])
+    if has_other_values(found[0]):
+        _, sizes = sizes_for(model, signature)
+        again = run_and_take(model, signature, example_inputs(signature, sizes, seed=3), written)
+        check_same(found[0], again[0])
+    return found
 
 
 def _first_run(model: nn.Module, signature: Signature) -> tuple[Signature, list[Tensor], Any]:
@@ -263,4 +333,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-__all__ = ["Captured", "capture", "run_eagerly", "uncompiled"]
+__all__ = ["Captured", "capture", "run_and_take", "run_eagerly", "uncompiled"]

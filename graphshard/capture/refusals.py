@@ -103,15 +103,3 @@ def refuse_custom_functions() -> Iterator[None]:
 
     with replaced_apply(classmethod(refuse)):
         yield
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Give every submodule its attributes back: running a model on examples may leave some of them behind."""
-    before = {module: dict(vars(module)) for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, attributes in before.items():
-            vars(module).clear()
-            vars(module).update(attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema
 from graphshard.ir.placement import Edges, Owned, Placed, Points, Rows, replicated
 from graphshard.ir.program import Input, Output, Program
+from graphshard.ir.source import where
 from graphshard.private.torch_graphs import rename
 
 
@@ -47,13 +49,14 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
             inputs.append(Input(name, "user", str(number), constant=constant))
         else:
             raise CaptureError(f"the model holds a {spec.kind.name}, which cannot be captured")
-    outputs = [_output(spec) for spec in exported.graph_signature.output_specs]
+    for node in module.graph.nodes:
+        _strip_wrapper(node)
+    nodes = {node.name: node for node in module.graph.nodes}
+    outputs = [_output(spec, nodes) for spec in exported.graph_signature.output_specs]
     program = Program(module, inputs, outputs, constants)
     _place_inputs(program, signature)
     _name_inputs(program, signature)
     program.inputs = [_as_parameter(spec, signature) for spec in program.inputs]
-    for node in module.graph.nodes:
-        _strip_wrapper(node)
     return program
 
 
@@ -70,14 +73,21 @@ def _as_parameter(spec: Input, signature: Signature) -> Input:
     return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
 
 
-def _output(spec: Any) -> Output:
+def _output(spec: Any, nodes: Mapping[str, fx.Node]) -> Output:
     if spec.kind is OutputKind.USER_OUTPUT:
         return Output("user", "")
+    target = (spec.target or "").removeprefix("model.")
     if spec.kind is OutputKind.BUFFER_MUTATION:
-        return Output("buffer", spec.target.removeprefix("model."))
-    raise CaptureError(
-        f"forward writes into {spec.target or 'one of its arguments'} ({spec.kind.name}): work on a copy"
-    )
+        return Output("buffer", target)
+    node = nodes.get(getattr(spec.arg, "name", ""))
+    place = "" if node is None else where(node)
+    if spec.kind is OutputKind.PARAMETER_MUTATION:
+        raise CaptureError(
+            f"forward writes into the parameter {target!r}{place}: parameters are changed by an optimiser, or outside "
+            "of forward under torch.no_grad(). Leave out max_norm of an embedding and limit its rows after each step; "
+            "update a momentum copy after the step; or register the tensor as a buffer"
+        )
+    raise CaptureError(f"forward writes into {target or 'one of its arguments'}{place}: work on a copy")
 
 
 def _place_inputs(program: Program, signature: Signature) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphshard.capture.export import uncompiled
 from graphshard.capture.sparse import SparseStandIn
+from graphshard.capture.writes import taken
 from graphshard.check.fixed_random import without_dropout
 from graphshard.check.probe import SECOND, Probed, Value
 from graphshard.execute.constants import Constants
@@ -141,7 +142,8 @@ def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropou
     args, kwargs = _with_adjacency((args, kwargs), case.shard.num_nodes)
     with uncompiled(), nullcontext() if dropout else without_dropout():
         result = model(*args, **kwargs)
-    tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    left = taken(model, case.probed.compiled.captured.written)
+    tensors = [leaf for leaf in pytree.tree_leaves((result, left)) if isinstance(leaf, Tensor)]
     values = [Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)]
     terms = [(v.value * weights_of(v)).sum().double() for v in values if v.value.requires_grad]
     return [_detached(v) for v in values] + _gradients(model, case, terms) + _buffers(model)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphshard.capture.examples import Signature, example_inputs, sizes_for
-from graphshard.capture.export import run_eagerly
+from graphshard.capture.export import run_and_take
 from graphshard.check.compare import largest_difference
 from graphshard.check.fixed_random import drop_dropout, without_dropout
 from graphshard.errors import CaptureError
@@ -90,7 +90,7 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
 
     def eager(values: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
         with without_dropout():
-            result = run_eagerly(model, signature, inputs, values)
+            result = run_and_take(model, signature, inputs, compiled.captured.written, values)
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
     own = {n: p for n, p in model.named_parameters() if n not in rows}

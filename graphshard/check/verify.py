@@ -13,7 +13,7 @@ from torch import nn
 
 from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
-from graphshard.capture.refusals import untouched
+from graphshard.capture.writes import kept_apart
 from graphshard.catalogue.table import EXCHANGES
 from graphshard.check.compare import Difference, Key, by_key, compare
 from graphshard.check.copies import copied
@@ -219,7 +219,7 @@ def prepare(base: nn.Module, whole: Shard, setting: Setting) -> Prepared:
     bound = bind(model, (_cast(whole, setting.dtype),), {}, setting.roles, "", {})
     signature = with_node_parameters(bound.signature, model, setting.node_parameters)
     # What a module keeps of the examples (a loss term, an attention) would not let it be copied.
-    with untouched(model):
+    with kept_apart(model):
         compiled = compile_captured(capture(model, signature), setting.options)
         check_capture(model, compiled)
     return Prepared(model, compiled if setting.dropout else drop_dropout(compiled), setting)

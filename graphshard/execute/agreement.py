@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from graphshard.errors import RuntimeMismatch
 from graphshard.execute.bind import Bound
-from graphshard.execute.python_state import Array, attributes, describe
+from graphshard.execute.python_state import Array, Observed, attributes, describe
 from graphshard.options import Options
 from graphshard.ranks.checksums import checksum, digest_of
 from graphshard.ranks.groups import all_gather_numbers, all_gather_object
@@ -46,6 +46,7 @@ class Call:
         options: of the passes.
         check_every: how often values are compared.
         step: how many training forwards there were.
+        observed: what its forward reads besides tensors.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Call:
     options: Options
     check_every: int
     step: int
+    observed: Observed
 
 
 def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
@@ -87,7 +89,8 @@ def facts_of(call: Call) -> Facts:
             f"argument {name!r}": str(leaf)
             for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True)
         },
-        **_modules(call.model),
+        **_modules(call.model, call.observed.written),
+        **dict(call.observed.facts(_content)),
         **_tensors(call.model, call.own_rows),
         "the arguments' structure": str(bound.signature.structure),
     }
@@ -191,12 +194,14 @@ def _short(value: str | None) -> str:
     return value if len(value) <= 80 else f"{value[:60]}... ({digest({'': value}):x})"
 
 
-def _modules(model: nn.Module) -> Facts:
+def _modules(model: nn.Module, written: frozenset[tuple[str, str]]) -> Facts:
     facts = {}
     for path, module in model.named_modules():
         kind = type(module)
         facts[f"the class of {_called(path)}"] = f"{kind.__module__}.{kind.__qualname__}"
     for path, name, value in attributes(model):
+        if (path, name) in written:
+            continue
         if name == "training":
             facts[f"the mode of {_called(path)}"] = "training" if value else "evaluation"
         else:

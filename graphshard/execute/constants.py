@@ -117,6 +117,19 @@ class Constants:
         return self.numbers[id(part)][1]
 
 
+def apart(results: Sequence[Any], kept: Sequence[Any]) -> list[Any]:
+    """The results of a step, those that are kept values (or views of them) as copies, which a caller may write to."""
+    places = {t.untyped_storage().data_ptr() for value in kept for t in _tensors(value)}
+    return [
+        r.clone() if isinstance(r, Tensor) and r.untyped_storage().data_ptr() in places else r
+        for r in results
+    ]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) and value.layout is torch.strided else []
+
+
 def _version(value: Any) -> int:
     return version_of(value) if isinstance(value, Tensor) else 0
 

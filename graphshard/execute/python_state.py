@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from graphshard.capture.reads import Reads
+from graphshard.capture.writes import Attribute
 
 _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None), np.generic)
 
@@ -21,22 +24,54 @@ Array = Tensor | np.ndarray[Any, Any]
 _DEPTH = 8
 
 
-def python_state(model: nn.Module) -> tuple[tuple[str, str, str], ...]:
-    """What a capture bakes in: every plain Python attribute of every submodule, modes included.
+class Key:
+    """What a capture bakes in, hashed once."""
 
-    A model whose attributes have changed since (``model.alpha = 0.5``) is captured anew. Lists, dicts and
-    dataclasses of plain values are looked into; a parameter or buffer among them is its name, for a capture reads
-    its values anew (an ``nn.LSTM`` keeps a list of its weights); any other tensor is the object that it is.
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self._parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Key) and self._parts == other._parts)
+
+
+class Observed:
+    """The Python state that one distributed module's forward can read, as a key that changes with it.
+
+    Attributes:
+        written: what its programs leave on the module, which no forward reads.
     """
 
-    @functools.cache  # few modules hold arrays, and this runs in every call
-    def state() -> dict[int, str]:
-        return {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    def __init__(self) -> None:
+        self.written: frozenset[Attribute] = frozenset()
+        self._reads: Reads | None = None
+        self._key = Key(())
 
-    def array(value: Array) -> str:
-        return f"array {state().get(id(value), id(value))}"
+    def key(self, model: nn.Module) -> Key:
+        """Equal where a capture would bake in the same: every plain value that forward reaches, the modules, their
+        modes, hooks and code, and the shapes of parameters and buffers, not their values."""
+        if self._reads is None or not self._reads.guards.hold():
+            self._reads = Reads(model, self.written)
+            self._key = Key(self._reads.key)
+        return self._key
 
-    return tuple((path, name, describe(value, array)) for path, name, value in attributes(model))
+    def add(self, written: Sequence[Attribute]) -> None:
+        """Programs leave something in these attributes: from now on they are not looked at."""
+        self.written |= frozenset(written)
+        self._reads = None
+
+    def facts(self, array: Callable[[Array], str]) -> Iterator[tuple[str, str]]:
+        """(place, value) as text of what forward reads outside of modules."""
+        if self._reads is not None:
+            for place, value in self._reads.facts():
+                yield place, describe(value, array)
+
+
+def python_state(model: nn.Module) -> tuple[Any, ...]:
+    """What a capture bakes in; equal where no attribute, module, global or closure that forward reads differs."""
+    return Reads(model).key
 
 
 def attributes(model: nn.Module) -> Iterator[tuple[str, str, Any]]:

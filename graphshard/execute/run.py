@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphshard.capture.export import Captured
-from graphshard.execute.constants import Constants, Split, split
+from graphshard.execute.constants import Constants, Split, apart, split
 from graphshard.ir.placement import Placement
 from graphshard.ir.program import Program, Stage, part_of
 from graphshard.kernels.random_bits import random_key
@@ -100,7 +100,7 @@ class Outputs:
         ]
 
     def restore(self) -> Any:
-        """Forward's return value."""
+        """Forward's return value, and a list of what it leaves on its modules."""
         return self.compiled.captured.restore_outputs(self.values)
 
 
@@ -161,7 +161,8 @@ def run(
     if (part := compiled.split) is None:
         results = compiled.program.module(*inputs)
     else:
-        results = part.step(*inputs, *constants.of(part, inputs, graph["group", ()]))
+        kept = constants.of(part, inputs, graph["group", ()])
+        results = apart(part.step(*inputs, *kept), kept)
     return _finish(compiled, state, flat, results)
 
 

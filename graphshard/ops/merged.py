@@ -200,6 +200,6 @@ class _Bucket(torch.autograd.Function):
             flat = torch.cat([grads[i].reshape(-1) for i in chosen])  # type: ignore[union-attr]
             total: Tensor = replicated_output(all_reduce(flat, "sum", ctx.group), ctx.group)
             sizes = [grads[i].numel() for i in chosen]  # type: ignore[union-attr]
-            for i, part in zip(chosen, total.split(sizes), strict=True):
+            for i, part in zip(chosen, torch.split(total, sizes), strict=True):
                 found[i] = part.view_as(grads[i])
         return None, *found

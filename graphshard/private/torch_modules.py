@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch.nn.functional as F
@@ -15,14 +16,17 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils.module_tracker import ModuleTracker
 
 __all__ = [
+    "BOOKKEEPING",
     "BatchNorm",
     "check_input_dim",
     "children_of",
+    "forward_hooks",
     "has_backward_hooks",
     "is_compiled",
     "is_fully_sharded",
     "parameters_of",
     "share_state",
+    "state_of",
     "with_state",
     "without_batch_size_check",
     "without_module_trackers",
@@ -41,6 +45,11 @@ def share_state(module: nn.Module, other: nn.Module) -> None:
     module._non_persistent_buffers_set = other._non_persistent_buffers_set
 
 
+def state_of(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    """The module's own dicts of its parameters and of its buffers. Relies on ``_parameters`` and ``_buffers``."""
+    return module._parameters, module._buffers  # type: ignore[return-value]
+
+
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """The module's own parameters by name, with those that are None, which ``named_parameters`` leaves out.
 
@@ -50,11 +59,11 @@ def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
-    """The module's own submodules by name: each name of one that has two, and those that are None.
+    """The module's own submodules by name: each name of one that has two, and those that are None. Its own dict.
 
     Relies on ``nn.Module._modules``; ``named_children`` leaves both out.
     """
-    return dict(module._modules)
+    return module._modules
 
 
 def with_state(
@@ -67,6 +76,18 @@ def with_state(
     twin = copy.copy(module)
     vars(twin).update(_parameters=dict(parameters), _modules=dict(children))
     return twin
+
+
+BOOKKEEPING = frozenset(vars(nn.Module())) - {"training"}
+"""The names of the attributes in which an ``nn.Module`` keeps its own. Relies on ``nn.Module.__init__`` making them."""
+
+
+def forward_hooks(module: nn.Module) -> dict[str, dict[int, Any]]:
+    """What is called before and after the module's forward, by kind; the module's own dicts.
+
+    Relies on ``nn.Module._forward_pre_hooks`` and ``_forward_hooks``.
+    """
+    return {"forward_pre_hook": module._forward_pre_hooks, "forward_hook": module._forward_hooks}
 
 
 def has_backward_hooks(module: nn.Module) -> bool:

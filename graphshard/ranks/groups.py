@@ -141,8 +141,26 @@ def broadcast_first(tensor: Tensor, group: str) -> None:
 def meet_threads(group: str) -> None:
     """Wait for all ranks where they are threads of one process; ranks with a process each need not."""
     pg = resolve(group)
-    if pg is not None and backend_of(pg) == "simulated":
+    if pg is not None and _are_threads(pg):
         dist.barrier(group=pg)
+
+
+def _are_threads(pg: ProcessGroup) -> bool:
+    return backend_of(pg) == "simulated"
+
+
+def drawn_number(group: str) -> int:
+    """A number of 63 bits from torch's generator on the CPU: rank 0's, the same on every rank. Collective.
+
+    Every rank's generator moves on by one draw, as on one machine; ranks that are threads have one between them.
+    """
+    pg = resolve(group)
+    threads = pg is not None and _are_threads(pg)
+    draws = not threads or group_rank(group) == 0
+    mine = int(torch.randint((1 << 63) - 1, ()).item()) if draws else 0
+    return (
+        mine if pg is None else all_gather_numbers([mine], torch.device(device_of_numbers(pg)), group)[0][0]
+    )
 
 
 @dataclass

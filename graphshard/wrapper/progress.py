@@ -22,12 +22,13 @@ class Progress:
 
     Attributes:
         seed: of the random numbers; None until the first call settles it.
-        step: how many training-mode calls there were, of forward and of every captured method.
+        step: how many calls there were in training mode or with random numbers, of forward and every captured method.
+        trained: how many of them were in training mode.
         equal: whether the ranks hold the same parameters: since the first call.
     """
 
     def __init__(self, seed: int | None) -> None:
-        self.seed, self.step, self.equal = seed, 0, False
+        self.seed, self.step, self.trained, self.equal = seed, 0, 0, False
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -35,7 +36,7 @@ class Progress:
         self._again: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"seed": self.seed, "step": self.step, "equal": self.equal}
+        return {"seed": self.seed, "step": self.step, "trained": self.trained, "equal": self.equal}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -62,7 +63,8 @@ class Progress:
                 )
             return self.step
         step = self.step
-        self.step += training
+        self.step += training or draws
+        self.trained += training
         if now is not None:
             self._steps.setdefault(now.frame, []).append(step)
         return step

@@ -141,7 +141,13 @@ def test_state_kept_between_calls_is_found_by_the_second_example() -> None:
             self.calls += 1
             return x * self.calls
 
-    refused(Remembers(), graphshard.CaptureError, "output 0 differs", "escaped capture")
+    refused(
+        Remembers(),
+        graphshard.CaptureError,
+        "attribute 'calls'",
+        "register it as a buffer|Register it as a buffer",
+        HERE,
+    )
 
 
 def test_an_op_for_one_number_of_nodes_is_named() -> None:
@@ -277,7 +283,8 @@ def test_capture_leaves_nothing_behind_on_the_model() -> None:
             return x
 
     model = Remembers()
-    graphshard.distribute(model)(graphshard.partition(data(), 1)[0])
+    shard = graphshard.partition(data(), 1)[0]
+    graphshard.distribute(model).stages(shard)
     assert not hasattr(model, "last")
 
 

@@ -138,3 +138,35 @@ def test_tensors_without_a_version_are_read_in_every_step() -> None:
     with torch.no_grad():
         torch.testing.assert_close(first.clone(), base(shard.x, shard.edge_index))
         torch.testing.assert_close(second.clone(), base(shard.x * 2, shard.edge_index))
+
+
+class Propagated(nn.Module):
+    """Returns what depends on the graph alone, in several shapes."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.lin = form, nn.Linear(F_IN, 2, dtype=torch.float64)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Any:
+        ax = torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+        forms = {"itself": ax, "a view": ax[:, 1:], "transposed": ax.t(), "twice": (ax, {"same": ax})}
+        return forms[self.form], self.lin(ax)
+
+
+@pytest.mark.parametrize("form", ["itself", "a view", "transposed", "twice"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_caller_may_write_into_an_output_that_is_kept(form: str, parts: int) -> None:
+    cut = shards(parts)
+
+    def rank(number: int, _: str, group: Any) -> None:
+        module = graphshard.distribute(make(lambda: Propagated(form)), group=group)
+        first, logits = module(cut[number])
+        written = first[0] if isinstance(first, tuple) else first
+        before, wanted = written.clone(), logits.clone()
+        with torch.no_grad():
+            written.mul_(3).add_(1)
+        again, logits = module(cut[number])
+        assert torch.equal(again[0] if isinstance(again, tuple) else again, before)
+        assert torch.equal(logits, wanted)
+
+    run_ranks(parts, rank)

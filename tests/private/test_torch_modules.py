@@ -50,6 +50,22 @@ def test_a_shallow_copy_takes_other_parameters() -> None:
     assert linear.weight is not weight
 
 
+def test_forward_hooks_and_state_stand_in_dicts() -> None:
+    """``_forward_pre_hooks`` and ``_forward_hooks`` hold what was registered; ``_parameters``, ``_buffers`` tensors."""
+    norm = nn.BatchNorm1d(2)
+    assert torch_modules.forward_hooks(norm) == {"forward_pre_hook": {}, "forward_hook": {}}
+    hook, pre = (lambda *_: None), (lambda *_: None)
+    norm.register_forward_hook(hook)
+    norm.register_forward_pre_hook(pre)
+    found = torch_modules.forward_hooks(norm)
+    assert [list(hooks.values()) for hooks in found.values()] == [[pre], [hook]]
+    parameters, buffers = torch_modules.state_of(norm)
+    assert set(parameters) == {"weight", "bias"}
+    assert set(buffers) == {"running_mean", "running_var", "num_batches_tracked"}
+    assert {"_parameters", "_modules", "_forward_hooks"} <= torch_modules.BOOKKEEPING
+    assert "training" not in torch_modules.BOOKKEEPING
+
+
 def test_backward_hooks_stand_in_two_dicts() -> None:
     """``_backward_hooks`` and ``_backward_pre_hooks`` hold what was registered."""
     for name in ("register_full_backward_hook", "register_full_backward_pre_hook"):
