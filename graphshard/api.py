@@ -345,9 +345,9 @@ def distribute(
             and so the same on any number of ranks; by default rank 0's ``torch.initial_seed()``.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
         shard: this rank's; needed for ``node_parameters``.
-        node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as
-            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole; of a
-            heterogeneous graph a mapping of these keys to node types. The result
+        node_parameters: names of the parameters and buffers that have a row for each node, such as
+            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole, or a buffer of
+            positional encodings; of a heterogeneous graph a mapping of these names to node types. The result
             has Parameters of its own for them, with the rows of this rank's nodes, so that an optimiser over
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.
