@@ -229,7 +229,7 @@ class DistributedModule(Transparent):
         bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
         if self._node_parameters is None:
             return bound
-        self._node_parameters.check(bound.shard)
+        self._node_parameters.check(bound.shard, self._model)
         sets = self._node_parameters.sets
         return replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
 

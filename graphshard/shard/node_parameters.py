@@ -14,6 +14,7 @@ summed over ranks. What leaves the job is whole again and does not depend on the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +27,9 @@ from graphshard.graph.roles import Member, Role
 from graphshard.ops.exchange import all_reduce
 from graphshard.private.torch_modules import buffers_of, children_of, parameters_of, with_state
 from graphshard.ranks.equal_start import rows_of_first
-from graphshard.ranks.groups import all_gather_numbers
+from graphshard.ranks.groups import all_gather_numbers, group_size
+from graphshard.shard.optimizers import OptimizerWatch
+from graphshard.shard.rows_gradient import Marking
 from graphshard.shard.shard import Shard
 
 GivenParameters = Sequence[str] | Mapping[str, str]
@@ -111,6 +114,10 @@ class NodeParameters:
         self, twin: nn.Module, sets: Mapping[str, str], shard: Shard, group: str, model: nn.Module
     ) -> None:
         self.sets, self._shard, self._group = dict(sets), shard, group
+        parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if name in sets}
+        own = [twin.get_parameter(name) for name in parameters]
+        self._marking = Marking(group)
+        self._watch = OptimizerWatch(parameters, own, group_size(group))
         self._keys = _tied(twin, sets)
         every = state_of(model)
         self._whole: dict[str, Tensor] | None = {name: every[name].detach() for name in sets}
@@ -140,8 +147,8 @@ class NodeParameters:
                         rows[part] = values
         self._whole = None
 
-    def check(self, shard: Shard) -> None:
-        """Refuse a call on another part of the graph.
+    def check(self, shard: Shard, twin: nn.Module) -> None:
+        """Refuse a call on another part of the graph; the gradients that it leads to are one rank's rows.
 
         Raises:
             ShardError: the rows belong to other nodes.
@@ -154,6 +161,25 @@ class NodeParameters:
                 "the model's node parameters were cut for another shard: call it with the shard that was given "
                 "to distribute()"
             )
+
+        if group_size(self._group) > 1:
+            for name, parameter in twin.named_parameters():
+                if name in self._keys:
+                    self._marking.watch(parameter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Both are over the Parameters of one module in one process.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_marking")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._marking = Marking(self._group)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NodeParameters:
+        twin = copy.copy(self)  # of the same shard
+        if self._whole is not None:
+            twin._whole = dict(self._whole)
+        return twin
 
     def attach(self, module: nn.Module) -> None:
         """Make ``module.state_dict()`` whole, and ``load_state_dict`` take whole parameters."""

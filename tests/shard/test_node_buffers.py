@@ -101,7 +101,5 @@ def test_a_graph_that_the_model_holds_is_named(held: str) -> None:
         def forward(self) -> Tensor:
             return neighbours(self.lin(self.x), self.edge_index)
 
-    with pytest.raises(
-        graphshard.CaptureError, match=r"in 'x', 'edge_index', is .*forward\(self, x, edge"
-    ):
+    with pytest.raises(graphshard.CaptureError, match=r"in 'x', 'edge_index', is .*forward\(self, x, edge"):
         graphshard.distribute(Inside())(shards(1)[0])
