@@ -93,12 +93,12 @@ def as_rows(gradient: Tensor, group: str) -> RowsGradient:
 def _norm(func: Any, gradient: RowsGradient, order: Any = None, *rest: Any, **kwargs: Any) -> Tensor:
     """The norm of all ranks' rows, as of one long vector."""
     order = kwargs.pop("ord", kwargs.pop("p", order))
-    of_a_part = any(value not in (None, False) for value in (*rest, *kwargs.values()))
+    of_a_part = any(value is not None and value is not False for value in (*rest, *kwargs.values()))
     of_a_matrix = isinstance(order, str) and order != "fro"
     if of_a_part or of_a_matrix or (func is torch.linalg.norm and order is not None):
         raise UnsupportedOperation(
-            "of the gradient of a node parameter, whose rows are on several ranks, only the norm of all numbers is known, "
-            "as clip_grad_norm_ takes it: torch.linalg.vector_norm(gradient, order)"
+            "of the gradient of a node parameter, whose rows are on several ranks, only the norm of all numbers is "
+            "known, as clip_grad_norm_ takes it: torch.linalg.vector_norm(gradient, order)"
         )
     return _of_all(gradient, 2.0 if order in (None, "fro") else float(order))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.wrapped import CUT, EDGES, N, X, neighbours, shards
+from support.wrapped import EDGES, N, X, neighbours, shards
 from torch import Tensor, nn
 
 import graphshard
@@ -69,8 +68,9 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, torch.optim.SGD) for name in CLIPS), ("2", torch.optim.Adam)]
+)
 def test_a_gradient_is_clipped_by_the_norm_of_all_rows(name: str, kind: Any) -> None:
     single = Table()
     expected = trained(single, single(EDGES).square().sum(), kind(single.parameters(), lr=0.1), CLIPS[name])
@@ -116,7 +116,7 @@ def test_numbers_of_one_ranks_rows_are_refused() -> None:
         graphshard.sum(model(part.edge_index), group).backward()
         gradient = model.table.grad
         for take in (
-            lambda: gradient.sum(),
+            gradient.sum,
             lambda: gradient.abs().max(),
             lambda: gradient.norm(dim=0),
             lambda: torch.linalg.norm(gradient, 2),
@@ -126,7 +126,6 @@ def test_numbers_of_one_ranks_rows_are_refused() -> None:
                 take()
         model.zero_grad(set_to_none=False)
         assert not model.table.grad.norm()
-        assert copy.deepcopy(model).table.grad is None or True
 
     run_ranks(2, rank)
 
@@ -136,7 +135,9 @@ def test_an_optimiser_that_was_made_before_is_refused() -> None:
     before = torch.optim.Adam(plain.parameters())
     model = graphshard.distribute(plain, shard=part, node_parameters=["table"])
     model(part.edge_index).sum().backward()
-    with pytest.raises(graphshard.ShardError, match="whole node parameter 'table'.*make the optimiser after"):
+    with pytest.raises(
+        graphshard.ShardError, match=r"whole node parameter 'table'.*make the optimiser after"
+    ):
         before.step()
     torch.optim.Adam(model.parameters()).step()
     plain(EDGES).sum().backward()
@@ -160,4 +161,3 @@ def test_lbfgs_over_node_parameters_is_refused_on_several_ranks() -> None:
         torch.optim.LBFGS(model.lin.parameters(), max_iter=2).step(closure)
 
     run_ranks(2, rank)
-    assert CUT.numel() == N
