@@ -278,7 +278,7 @@ class DistributedModule(Transparent):
             )
         bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
         if self._node_parameters is not None:
-            self._node_parameters.check(bound.shard)
+            self._node_parameters.check(bound.shard, self._model)
         sets = self._whole_parameters if self._node_parameters is None else self._node_parameters.sets
         if sets:
             bound = replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
@@ -407,9 +407,9 @@ def distribute(
             call draws a seed from torch's generator on rank 0.
         group: the process group; by default torch.distributed's, or a single rank where none is initialised.
         shard: this rank's; needed for ``node_parameters``.
-        node_parameters: ``state_dict`` keys of the parameters that have a row for each node, such as
-            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole; of a
-            heterogeneous graph a mapping of these keys to node types. The result
+        node_parameters: names of the parameters and buffers that have a row for each node, such as
+            ``"embedding.weight"`` of an ``nn.Embedding(num_nodes, d)`` that forward uses whole, or a buffer of
+            positional encodings; of a heterogeneous graph a mapping of these names to node types. The result
             has Parameters of its own for them, with the rows of this rank's nodes, so that an optimiser over
             ``parameters()`` holds state for no other row. ``state_dict()`` and ``optimizer_state_dict()``
             bring all rows together (every rank must call them), loading cuts them again.

@@ -59,8 +59,8 @@ class Signature:
         leaves: a TensorSpec for each tensor among the flattened arguments, the value itself for the rest.
         structure: how the leaves make up ``(args, kwargs)``.
         names: what each leaf is called in messages.
-        parameters: ``(state_dict key, spec)`` of each parameter that has a row for each node. They are flat
-            inputs as well, behind the arguments, so that their rows are dynamic.
+        parameters: ``(state_dict key, spec)`` of each parameter or buffer that has a row for each node. They are flat
+            inputs as well, behind the arguments, so that their rows are dynamic. A buffer needs no gradient.
         schema: the node sets and edge sets that the tensors belong to.
         device: of the tensors. A capture keeps it, as in ``torch.arange(n, device=x.device)``.
         two_graphs: the numbers of the tensors, among ``tensors``, whose example integers are of two graphs. For any
@@ -86,9 +86,14 @@ class Signature:
         return (*self.arguments, *(spec for _, spec in self.parameters))
 
     def restore_parameters(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The node parameters by their state_dict keys, from the flat program inputs."""
+        """The node parameters and buffers by their state_dict keys, from the flat program inputs."""
         first = len(flat) - len(self.parameters)
         return {name: value for (name, _), value in zip(self.parameters, flat[first:], strict=True)}
+
+    def restore_trainable(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Those of them that are parameters."""
+        trainable = {name for name, spec in self.parameters if spec.needs_grad}
+        return {name: value for name, value in self.restore_parameters(flat).items() if name in trainable}
 
     def restore(self, flat: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` of forward from the flat program inputs."""
@@ -106,16 +111,17 @@ class Signature:
 
 
 def with_node_parameters(signature: Signature, model: nn.Module, sets: Mapping[str, str]) -> Signature:
-    """The signature of a call of a model whose parameters hold one row for each owned node.
+    """The signature of a call of a model with parameters and buffers that hold one row for each owned node.
 
     Args:
         signature: of the arguments.
-        model: with the parameters, of any number of rows.
-        sets: state_dict key of each such parameter -> its node set.
+        model: with these tensors, of any number of rows.
+        sets: state_dict key of each of them -> its node set.
     """
-    every = dict(model.named_parameters(remove_duplicate=False))
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    every = parameters | dict(model.named_buffers(remove_duplicate=False))
     specs = tuple(
-        (name, TensorSpec(Role.NODE, every[name].dtype, tuple(every[name].shape[1:]), of, True))
+        (name, TensorSpec(Role.NODE, every[name].dtype, tuple(every[name].shape[1:]), of, name in parameters))
         for name, of in sets.items()
     )
     return replace(signature, parameters=specs)

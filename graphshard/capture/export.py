@@ -240,7 +240,8 @@ def run_eagerly(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = dict(buffers)
     buffers.update(parameters or {})
-    buffers.update(signature.restore_parameters(flat))
+    rows = signature.restore_parameters(flat)
+    buffers.update(rows)
     try:
         with uncompiled(), torch.random.fork_rng(devices=_with_random_state(signature)):
             result = torch.func.functional_call(model, buffers, args, kwargs)
@@ -254,7 +255,7 @@ def run_eagerly(
         ) from error
     # functional_call leaves in the mapping what the module holds after the call.
     for name, buffer in before.items():
-        if buffers[name] is not buffer:
+        if buffers[name] is not rows.get(name, buffer):
             raise CaptureError(
                 f"forward puts a new tensor in the place of the buffer {name!r}, which a captured program would "
                 f"not do: write into it, as in self.{name}.copy_(...)"

@@ -66,11 +66,12 @@ def _gradients(spec: TensorSpec) -> list[bool]:
 
 
 def _as_parameter(spec: Input, signature: Signature) -> Input:
-    """A flat input behind the arguments is a node parameter."""
+    """A flat input behind the arguments is a node parameter, or a buffer with a row for each node."""
     first = sum(argument.width for argument in signature.arguments)
     if spec.kind != "user" or int(spec.target) < first:
         return spec
-    return replace(spec, kind="parameter", target=signature.parameters[int(spec.target) - first][0])
+    name, rows = signature.parameters[int(spec.target) - first]
+    return replace(spec, kind="parameter" if rows.needs_grad else "buffer", target=name)
 
 
 def _output(spec: Any, nodes: Mapping[str, fx.Node]) -> Output:

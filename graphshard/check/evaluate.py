@@ -125,7 +125,7 @@ def _step(
         for spec, result in zip(program.outputs, own, strict=False):
             if spec.kind == "buffer":
                 state.buffers[spec.target].copy_(result)
-    return [_detached(v) for v in values] + gradients + _buffers(model)
+    return [_detached(v) for v in values] + gradients + _buffers(model, case)
 
 
 def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropout: bool) -> list[Value]:
@@ -146,7 +146,7 @@ def run_module(model: nn.Module, case: Case, ids: Mapping[str, Value], *, dropou
     tensors = [leaf for leaf in pytree.tree_leaves((result, left)) if isinstance(leaf, Tensor)]
     values = [Value("output", str(i), t, ids[str(i)].ids, ids[str(i)].dim) for i, t in enumerate(tensors)]
     terms = [(v.value * weights_of(v)).sum().double() for v in values if v.value.requires_grad]
-    return [_detached(v) for v in values] + _gradients(model, case, terms) + _buffers(model)
+    return [_detached(v) for v in values] + _gradients(model, case, terms) + _buffers(model, case)
 
 
 def _with_adjacency(arguments: Any, num_nodes: int) -> Any:
@@ -177,17 +177,23 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
     values = []
     for (name, _), g in zip(parameters.items(), found, strict=False):
         if g is not None:
-            of = case.node_parameters.get(name)
-            rows = None if of is None else case.shard.row_ids(Member(Role.NODE, of))
-            values.append(Value("gradient", name, g.detach(), rows))
+            values.append(Value("gradient", name, g.detach(), _owned_ids(case, name)))
     for (name, (_, member)), g in zip(inputs.items(), found[len(parameters) :], strict=True):
         if g is not None:
             values.append(Value("input gradient", name, g.detach(), case.shard.row_ids(member)))
     return values
 
 
-def _buffers(model: nn.Module) -> list[Value]:
-    return [Value("buffer", name, b.detach().clone()) for name, b in model.named_buffers()]
+def _buffers(model: nn.Module, case: Case) -> list[Value]:
+    return [
+        Value("buffer", name, b.detach().clone(), _owned_ids(case, name)) for name, b in model.named_buffers()
+    ]
+
+
+def _owned_ids(case: Case, name: str) -> Tensor | None:
+    """The ids of the rows of a parameter or buffer; None where every rank holds all of it."""
+    of = case.node_parameters.get(name)
+    return None if of is None else case.shard.row_ids(Member(Role.NODE, of))
 
 
 def _detached(value: Value) -> Value:

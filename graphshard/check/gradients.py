@@ -39,11 +39,12 @@ def with_lost_gradients(model: nn.Module, compiled: Compiled) -> Compiled:
     parameters: dict[str, Tensor] = {
         name: own[id(p)] for name, p in model.named_parameters(remove_duplicate=False)
     }
-    parameters |= signature.restore_parameters(flat)
+    rows = signature.restore_parameters(flat)
+    parameters |= signature.restore_trainable(flat)
     leaves: dict[Leaf, Tensor] = {("parameter", name): p for name, p in parameters.items()}
     leaves |= {("user", str(number)): flat[number] for number in gradient_inputs(signature).values()}
     leaves = {leaf: value.requires_grad_() for leaf, value in leaves.items() if _is_float(value)}
-    state = State(parameters, State.of(model).buffers)
+    state = State(parameters, {**State.of(model).buffers, **rows})
     program = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(signature.schema, sizes).to(signature.device), "", (0, 0))
     results = program.module(*program_inputs(program, state, flat, graph))

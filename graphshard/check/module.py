@@ -77,10 +77,11 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
     flat = example_inputs(signature, sizes, seed)
     rows = signature.restore_parameters(flat)
     inputs = _inputs_with_gradient(signature, flat)
-    for value in (*rows.values(), *inputs.values()):
+    trainable = signature.restore_trainable(flat)
+    for value in (*trainable.values(), *inputs.values()):
         value.requires_grad_()
     state = State.of(model)
-    state = State({**state.parameters, **rows}, state.buffers)
+    state = State({**state.parameters, **rows}, {**state.buffers, **rows})
     plain = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(signature.schema, sizes).to(signature.device), "", (0, 0))
 
@@ -94,7 +95,7 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
         return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
 
     own = {n: p for n, p in model.named_parameters() if n not in rows}
-    wanted = {n: p for n, p in {**own, **rows, **inputs}.items() if p.requires_grad}
+    wanted = {n: p for n, p in {**own, **trainable, **inputs}.items() if p.requires_grad}
     ours = _evaluate(program(), wanted)
     theirs = _evaluate(eager({}, flat), wanted)
     _compare(ours, theirs, _Rounding(signature, own, flat, eager, theirs))
@@ -178,7 +179,7 @@ class _Rounding:
                 self._largest[name] = max(self._largest[name], _distance(value, reference))
 
     def _rows(self, flat: Sequence[Tensor]) -> dict[str, Tensor]:
-        return self._signature.restore_parameters(flat) | _inputs_with_gradient(self._signature, flat)
+        return self._signature.restore_trainable(flat) | _inputs_with_gradient(self._signature, flat)
 
 
 def _inputs_with_gradient(signature: Signature, flat: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[
         if name not in own_rows and not is_lazy(parameter):
             yield f"parameter {name!r}", parameter
     for name, buffer in model.named_buffers():
-        if not is_lazy(buffer):
+        if name not in own_rows and not is_lazy(buffer):
             yield f"buffer {name!r}", buffer
 
 

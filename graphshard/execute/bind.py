@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.refusals import check_arguments
-from graphshard.errors import DataError, RuntimeMismatch, ShardError
+from graphshard.errors import CaptureError, DataError, RuntimeMismatch, ShardError
 from graphshard.graph.roles import Member, Role, role_candidates
 from graphshard.private import pytree
 from graphshard.private.pyg import is_data, is_hetero_data
@@ -56,6 +56,23 @@ def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[st
                 f"{', '.join(shard.tensors)}); add it to the data before partition(), or pass it"
             )
     return (), kwargs
+
+
+def _no_argument(model: nn.Module, shard: Shard) -> str:
+    """Why a forward without arguments cannot be cut: it reads a graph that the model holds whole."""
+    rows = (*shard.sizes.nodes.values(), *shard.sizes.edges.values())
+    held = [name for name, b in model.named_buffers() if not set(rows).isdisjoint(b.shape)]
+    held += [
+        name
+        for module in model.modules()
+        for name, t in vars(module).items()
+        if isinstance(t, Tensor) and not set(rows).isdisjoint(t.shape)
+    ]
+    graph = f", in {', '.join(map(repr, held))}," if held else ""
+    return (
+        f"forward takes no argument, so the graph that it runs on{graph} is the model's own and whole on every rank: "
+        f"make it arguments of forward, as in forward(self, {', '.join(map(str, shard.tensors))})"
+    )
 
 
 def _argument(shard: Shard, name: str) -> Any:
@@ -99,7 +116,10 @@ def bind(
         CaptureError: an argument that cannot be captured.
     """
     if len(args) == 1 and isinstance(args[0], Shard) and not kwargs:
-        args, kwargs = from_shard(model, args[0])
+        given = args[0]
+        args, kwargs = from_shard(model, given)
+        if not args and not kwargs:
+            raise CaptureError(_no_argument(model, given))
     names = names_of(model, args, kwargs)
     leaves, structure = pytree.tree_flatten((args, kwargs))
     check_arguments({n: v for n, v in zip(names, leaves, strict=True) if not isinstance(v, Tensor)})

@@ -15,7 +15,9 @@ __all__ = [
     "SPARSE_MM",
     "BelowAutograd",
     "TorchDispatchMode",
+    "WithoutTorchFunction",
     "bound_apply",
+    "foreach_norm",
     "function_apply",
     "in_transform",
     "is_of_library_op",
@@ -29,6 +31,13 @@ SPARSE_MM = "_sparse_mm"
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
 """A context inside of which ops run their kernels, or a tracer's, and not what is registered for ``Autograd``."""
+
+
+WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
+"""A context inside of which functions of torch do not ask subclasses of Tensor, by ``__torch_function__``."""
+
+foreach_norm = torch._foreach_norm
+"""What ``clip_grad_norm_`` calls for the norms of several gradients."""
 
 
 def function_apply() -> Any:

@@ -18,6 +18,7 @@ from torch.utils.module_tracker import ModuleTracker
 __all__ = [
     "BOOKKEEPING",
     "BatchNorm",
+    "buffers_of",
     "check_input_dim",
     "children_of",
     "forward_hooks",
@@ -66,15 +67,23 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
-def with_state(
-    module: nn.Module, parameters: Mapping[str, nn.Parameter | None], children: Mapping[str, nn.Module | None]
-) -> nn.Module:
-    """A shallow copy of a module with these parameters and submodules; the module stays as it is.
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """The module's own buffers by name, with those that are None. Relies on ``nn.Module._buffers``."""
+    return dict(module._buffers)
 
-    Relies on ``nn.Module._parameters`` and ``_modules``, which a copy shares until it is given others.
+
+def with_state(
+    module: nn.Module,
+    parameters: Mapping[str, nn.Parameter | None],
+    buffers: Mapping[str, Tensor | None],
+    children: Mapping[str, nn.Module | None],
+) -> nn.Module:
+    """A shallow copy of a module with these parameters, buffers and submodules; the module stays as it is.
+
+    Relies on ``nn.Module._parameters``, ``_buffers`` and ``_modules``, which a copy shares until it is given others.
     """
     twin = copy.copy(module)
-    vars(twin).update(_parameters=dict(parameters), _modules=dict(children))
+    vars(twin).update(_parameters=dict(parameters), _buffers=dict(buffers), _modules=dict(children))
     return twin
 
 

@@ -14,6 +14,7 @@ summed over ranks. What leaves the job is whole again and does not depend on the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 from graphshard.errors import ShardError
 from graphshard.graph.roles import Member, Role
 from graphshard.ops.exchange import all_reduce
-from graphshard.private.torch_modules import children_of, parameters_of, with_state
+from graphshard.private.torch_modules import buffers_of, children_of, parameters_of, with_state
 from graphshard.ranks.equal_start import rows_of_first
-from graphshard.ranks.groups import all_gather_numbers
+from graphshard.ranks.groups import all_gather_numbers, group_size
+from graphshard.shard.optimizers import OptimizerWatch
+from graphshard.shard.rows_gradient import Marking
 from graphshard.shard.shard import Shard
 
 GivenParameters = Sequence[str] | Mapping[str, str]
@@ -39,7 +42,7 @@ def sets_of(given: GivenParameters) -> dict[str, str]:
 
 
 def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> nn.Module:
-    """A twin of ``model`` whose node parameters hold the shard's owned rows only; all else is shared.
+    """A twin of ``model`` whose node parameters and buffers hold the shard's owned rows only; all else is shared.
 
     Args:
         model: with whole parameters ``[N, ...]``; not changed.
@@ -54,11 +57,13 @@ def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> 
     """
     if not sets:
         return model
-    every = dict(model.named_parameters(remove_duplicate=False))
-    twins: dict[int, nn.Parameter] = {}
+    every = state_of(model)
+    twins: dict[int, Tensor] = {}
     for name, of in sets.items():
         if name not in every:
-            raise ShardError(f"the model has no parameter {name!r}; it has {', '.join(every) or 'none'}")
+            raise ShardError(
+                f"the model has no parameter or buffer {name!r}; it has {', '.join(every) or 'none'}"
+            )
         whole = every[name]
         nodes = shard.node_set(of).num_nodes
         if whole.dim() == 0 or whole.size(0) != nodes:
@@ -67,23 +72,30 @@ def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> 
                 f"{list(whole.shape)}"
             )
         rows = shard.scatter(whole.detach(), Member(Role.NODE, of)).clone()
-        twins[id(whole)] = nn.Parameter(rows, whole.requires_grad)
+        parameter = isinstance(whole, nn.Parameter)
+        twins[id(whole)] = nn.Parameter(rows, whole.requires_grad) if parameter else rows
     return _twin(model, twins, {})
 
 
-def _twin(module: nn.Module, parameters: Mapping[int, nn.Parameter], made: dict[int, nn.Module]) -> nn.Module:
-    """``module`` itself where nothing below it changes, else a shallow copy with the new Parameters."""
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names."""
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    return parameters | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _twin(module: nn.Module, rows: Mapping[int, Tensor], made: dict[int, nn.Module]) -> nn.Module:
+    """``module`` itself where nothing below it changes, else a shallow copy with the new tensors."""
     if id(module) in made:
         return made[id(module)]
     children = {
-        name: child if child is None else _twin(child, parameters, made)
+        name: child if child is None else _twin(child, rows, made)
         for name, child in children_of(module).items()
     }
-    before = parameters_of(module)
-    own = {name: parameters.get(id(parameter), parameter) for name, parameter in before.items()}
-    changed = any(own[n] is not p for n, p in before.items())
-    changed |= any(children[n] is not c for n, c in children_of(module).items())
-    made[id(module)] = twin = with_state(module, own, children) if changed else module
+    before = (parameters_of(module), buffers_of(module), children_of(module))
+    own: list[dict[str, Any]] = [{n: rows.get(id(t), t) for n, t in named.items()} for named in before[:2]]
+    pairs = zip(before, (*own, children), strict=True)
+    changed = any(new[name] is not value for old, new in pairs for name, value in old.items())
+    made[id(module)] = twin = with_state(module, *own, children) if changed else module
     return twin
 
 
@@ -102,8 +114,13 @@ class NodeParameters:
         self, twin: nn.Module, sets: Mapping[str, str], shard: Shard, group: str, model: nn.Module
     ) -> None:
         self.sets, self._shard, self._group = dict(sets), shard, group
+        parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if name in sets}
+        own = [twin.get_parameter(name) for name in parameters]
+        self._marking = Marking(group)
+        self._watch = OptimizerWatch(parameters, own, group_size(group))
         self._keys = _tied(twin, sets)
-        self._whole: dict[str, Tensor] | None = {name: model.get_parameter(name).detach() for name in sets}
+        every = state_of(model)
+        self._whole: dict[str, Tensor] | None = {name: every[name].detach() for name in sets}
 
     @property
     def keys(self) -> frozenset[str]:
@@ -122,8 +139,9 @@ class NodeParameters:
         were changed by hand after that stay as they are, on every rank: no other rank has a copy of them.
         """
         assert self._whole is not None
+        every = state_of(twin)
         for name, of in self.sets.items():
-            rows, whole = twin.get_parameter(name), self._whole.pop(name)
+            rows, whole = every[name], self._whole.pop(name)
             ids = self._shard.node_set(of).owned_ids
             as_cut = torch.equal(whole[ids.to(whole.device)].to(rows), rows)
             untouched = all_gather_numbers([int(as_cut)], rows.device, self._group)
@@ -133,8 +151,8 @@ class NodeParameters:
                         rows[part] = values
         self._whole = None
 
-    def check(self, shard: Shard) -> None:
-        """Refuse a call on another part of the graph.
+    def check(self, shard: Shard, twin: nn.Module) -> None:
+        """Refuse a call on another part of the graph; the gradients that it leads to are one rank's rows.
 
         Raises:
             ShardError: the rows belong to other nodes.
@@ -148,6 +166,25 @@ class NodeParameters:
                 "to distribute()"
             )
 
+        if group_size(self._group) > 1:
+            for name, parameter in twin.named_parameters():
+                if name in self._keys:
+                    self._marking.watch(parameter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Both are over the Parameters of one module in one process.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_marking")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._marking = Marking(self._group)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NodeParameters:
+        twin = copy.copy(self)  # of the same shard
+        if self._whole is not None:
+            twin._whole = dict(self._whole)
+        return twin
+
     def attach(self, module: nn.Module) -> None:
         """Make ``module.state_dict()`` whole, and ``load_state_dict`` take whole parameters."""
         # partial: torch writes an attribute on the hook, which a bound method does not take.
@@ -156,7 +193,8 @@ class NodeParameters:
 
     def _make_whole(self, _module: nn.Module, state: dict[str, Any], prefix: str, _meta: Any) -> None:
         for key, of in self._keys.items():
-            state[prefix + key] = self._gather(state[prefix + key], of)
+            if prefix + key in state:  # a buffer may be left out
+                state[prefix + key] = self._gather(state[prefix + key], of)
 
     def _take_owned(self, _module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for key, of in self._keys.items():
@@ -186,7 +224,8 @@ class NodeParameters:
         change: Callable[[Tensor, str], Tensor],
     ) -> dict[str, Any]:
         """``state`` with ``change`` applied to what has a row for each row of a node parameter."""
-        cut = {id(twin.get_parameter(name)): of for name, of in self.sets.items()}
+        every = state_of(twin)
+        cut = {id(every[name]): of for name, of in self.sets.items()}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         numbers = [n for group in state["param_groups"] for n in group["params"]]
         mapped = dict(state["state"])
@@ -205,8 +244,9 @@ class NodeParameters:
         nodes, rows = self._shard.node_set(of), rows.detach()
         whole = rows.new_zeros((nodes.num_nodes, *rows.shape[1:]))
         whole[nodes.owned_ids.to(rows.device)] = rows
-        total: Tensor = all_reduce(whole, "sum", self._group)
-        return total
+        flags = whole.dtype == torch.bool
+        total: Tensor = all_reduce(whole.to(torch.uint8) if flags else whole, "sum", self._group)
+        return total.to(whole.dtype)
 
     def _scatter(self, whole: Tensor, of: str) -> Tensor:
         """``[N, ...]`` -> this rank's ``[n, ...]``."""
@@ -214,7 +254,7 @@ class NodeParameters:
 
 
 def _tied(model: nn.Module, sets: Mapping[str, str]) -> dict[str, str]:
-    """All ``state_dict`` keys of the Parameters called so, with their node set."""
-    every = dict(model.named_parameters(remove_duplicate=False))
+    """All ``state_dict`` keys of the tensors called so, with their node set."""
+    every = state_of(model)
     wanted = {id(every[name]): of for name, of in sets.items()}
     return {name: wanted[id(p)] for name, p in every.items() if id(p) in wanted}

@@ -44,7 +44,7 @@ def test_entries_that_are_none_and_shared_submodules_are_in_the_dicts() -> None:
 def test_a_shallow_copy_takes_other_parameters() -> None:
     """A copied module reads ``_parameters`` and ``_modules`` of its own; the first one stays as it is."""
     linear, weight = nn.Linear(2, 2, bias=False), nn.Parameter(torch.zeros(2, 2))
-    twin = torch_modules.with_state(linear, {"weight": weight, "bias": None}, {})
+    twin = torch_modules.with_state(linear, {"weight": weight, "bias": None}, {}, {})
     assert twin.get_parameter("weight") is weight
     assert not twin(torch.ones(1, 2)).any()
     assert linear.weight is not weight

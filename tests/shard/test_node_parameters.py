@@ -147,7 +147,7 @@ def test_training_resumes_on_another_number_of_ranks() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     shard = partition(6, EDGES, torch.zeros(6, dtype=torch.int64), 1)[0]
     model = LightGCN(6)
-    with pytest.raises(ShardError, match=r"no parameter 'nope'; it has bias, embedding\.weight"):
+    with pytest.raises(ShardError, match=r"no parameter or buffer 'nope'; it has bias, embedding\.weight"):
         graphshard.distribute(model, shard=shard, node_parameters=["nope"])
     with pytest.raises(ShardError, match=r"'lin\.weight' must have one row for each of the 6 nodes"):
         graphshard.distribute(model, shard=shard, node_parameters=["lin.weight"])
