@@ -134,8 +134,8 @@ class Shard(AsData):
 
         Args:
             name: of a tensor of the shard, or a new one.
-            value: this rank's rows, ``[n, ...]`` or ``[e, ...]``; kept as it is, its gradient too. None takes the
-                tensor away.
+            value: this rank's rows, ``[n, ...]`` or ``[e, ...]``; not copied, and kept with its gradient. None takes
+                the tensor away.
             role: ``"node"``, ``"edge"`` or ``"replicated"``, with the set behind a colon; by default that of the
                 tensor which it replaces, or the only one that fits. Every rank must say the same.
 
@@ -167,6 +167,10 @@ class Shard(AsData):
         member = member_for(called, value, own, known=known, marked=marked, role=role)
         unsure = known is None and mark is None and role is None
         self.__dict__["unsure"] = self.unsure | {name} if unsure else self.unsure - {name}
+        if mark is None and not value.requires_grad:
+            value = (
+                value.detach()
+            )  # the same memory under a mark of its own: the caller's tensor is no shard's
         self.tensors[name], self.members[name] = value, member
         if key is not None:
             self.paths[name] = path
