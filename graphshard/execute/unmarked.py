@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphshard.errors import RuntimeMismatch
 from graphshard.graph.roles import Member, Role, role_candidates
-from graphshard.ranks.checksums import checksum
+from graphshard.ranks.checksums import checksum, digest_of
 from graphshard.ranks.groups import all_gather_numbers, all_gather_object
 from graphshard.shard.shard import Shard
 
 Agreed = dict[Any, tuple[Member, ...]]
-"""What was decided before, by partition, names, dtypes and shapes."""
+"""What was decided before, by partition and the names, dtypes and shapes of all ranks."""
 
 _HERE = -1
 """Opens the numbers that ranks with unmarked tensors exchange; those of an agreement on a call are not negative."""
@@ -53,12 +54,13 @@ def decide(
     Raises:
         RuntimeMismatch: on every rank: the ranks see different things, or more than one fits.
     """
-    about = tuple((name, t.dtype, tuple(t.shape), fits.get(name)) for name, t in unknown.items())
-    key = (shard.partition_id, shard.world_size, about)
-    device = next(iter(unknown.values())).device
-    everyone = all_gather_numbers([_HERE, int(key in agreed), len(unknown), shard.rank], device, group)
+    about = repr([(name, t.dtype, list(t.shape), fits.get(name)) for name, t in unknown.items()])
+    device, own = next(iter(unknown.values())).device, int(digest_of([(about, torch.empty(0))])[:15], 16)
+    everyone = all_gather_numbers([_HERE, own, len(unknown), shard.rank], device, group)
     check_all(everyone, list(unknown), group)
-    if not all(numbers[1] for numbers in everyone):
+    # What every rank has: the same key on all ranks, so that either all of them know it or none does.
+    key = (shard.partition_id, tuple(numbers[1] for numbers in everyone))
+    if key not in agreed:
         mine = [(name, _seen(t, fits.get(name), shard)) for name, t in unknown.items()]
         agreed[key] = _compare(all_gather_object(mine, group))
     return dict(zip(unknown, agreed[key], strict=True))
