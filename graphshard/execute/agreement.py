@@ -21,10 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graphshard.capture.examples import TensorSpec
 from graphshard.errors import RuntimeMismatch
 from graphshard.execute.bind import Bound
 from graphshard.execute.python_state import Array, Observed, attributes, describe
+from graphshard.execute.unmarked import check_all
+from graphshard.graph.roles import Role
 from graphshard.options import Options
+from graphshard.private.torch_tensors import version_of
 from graphshard.ranks.checksums import checksum, digest_of
 from graphshard.ranks.groups import all_gather_numbers, all_gather_object
 from graphshard.version import __version__
@@ -122,6 +126,7 @@ class Agreement:
 
     def __init__(self) -> None:
         self._digests: dict[Hashable, int] = {}
+        self._contents: dict[str, tuple[Tensor, int, str]] = {}
 
     def reach(self, call: Call, key: Hashable, captures: bool, values: bool, group: str) -> bool:
         """Meet all ranks and find out whether they are about to do the same. Collective.
@@ -146,10 +151,12 @@ class Agreement:
             "the number of training steps": str(call.step),
             "this call's comparison of values": str(values),
         }
+        now |= {f"the content of argument {n!r}": self._content(n, t) for n, t in _held_alike(call.bound)}
         if values:
             now |= values_of(call)
         mine = [self._digests[known], digest(now), call.bound.shard.rank, int(captures)]
         everyone = all_gather_numbers(mine, call.bound.signature.device, group)
+        check_all(everyone, [], group)
         if any(other[:2] != everyone[0][:2] for other in everyone):
             raise RuntimeMismatch(_sentence(all_gather_object(facts_of(call) | now, group)))
         for rank, (_, _, shard, _) in enumerate(everyone):
@@ -158,6 +165,27 @@ class Agreement:
                     f"rank {rank} holds shard {shard}: each rank must hold the shard of its own number"
                 )
         return any(other[-1] for other in everyone)
+
+    def _content(self, name: str, tensor: Tensor) -> str:
+        """A checksum of an argument; the one of before while it is the same memory that nobody wrote to since."""
+        known, version, found = self._contents.get(name, (None, 0, ""))
+        if known is not None and known.data_ptr() == tensor.data_ptr() and known.shape == tensor.shape:
+            same = known.dtype == tensor.dtype and known.stride() == tensor.stride()
+            if same and version == version_of(tensor) and not tensor.is_inference():
+                return found
+        found = " ".join(f"{number & _MASK:016x}" for number in checksum(tensor).tolist())
+        self._contents[name] = tensor.detach(), version_of(tensor), found
+        return found
+
+
+def _held_alike(bound: Bound) -> Iterator[tuple[str, Tensor]]:
+    """The arguments that every rank is to hold alike."""
+    flat = iter(bound.flat)
+    for name, leaf in zip(bound.signature.names, bound.signature.leaves, strict=True):
+        if isinstance(leaf, TensorSpec):
+            tensors = [next(flat) for _ in range(leaf.width)]
+            if leaf.role is Role.REPLICATED:
+                yield name, tensors[0]
 
 
 def _outside(call: Call) -> Hashable:

@@ -1,7 +1,7 @@
 """From the arguments of one call to what capture and the program need: a shard, a signature, flat tensors.
 
-Tensors of a shard are recognised by the mark the shard put on them; others, computed from them, get the one role that
-fits their dtype and shape on *every* rank, or none.
+Tensors of a shard are recognised by the mark the shard put on them; the ranks decide together what others are
+(computed from them, or the same on every rank): ``unmarked.py``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.refusals import check_arguments
-from graphshard.errors import CaptureError, DataError, RuntimeMismatch, ShardError
-from graphshard.graph.roles import Member, Role, role_candidates
+from graphshard.errors import CaptureError, DataError, ShardError
+from graphshard.execute.unmarked import Agreed, decide
+from graphshard.graph.roles import Member, Role
 from graphshard.private import pytree
 from graphshard.private.pyg import is_data, is_hetero_data
-from graphshard.ranks.groups import all_gather_object
 from graphshard.shard.shard import Shard, shard_tensor_of
 
 
@@ -99,7 +99,7 @@ def bind(
     kwargs: dict[str, Any],
     roles: Mapping[str, Member],
     group: str,
-    agreed: dict[Any, tuple[Member, ...]],
+    agreed: Agreed,
 ) -> Bound:
     """Bind one call of the distributed module.
 
@@ -153,7 +153,7 @@ def _place(
     tensors: dict[str, Tensor],
     given: Mapping[str, Member],
     group: str,
-    agreed: dict[Any, tuple[Member, ...]],
+    agreed: Agreed,
 ) -> tuple[Shard, dict[str, Member]]:
     marks = {name: mark for name, t in tensors.items() if (mark := shard_tensor_of(t)) is not None}
     shards = {id(mark.shard): mark.shard for mark in marks.values()}
@@ -164,17 +164,16 @@ def _place(
             "the arguments hold no tensor of a graph; pass this rank's shard, its tensors, or whole ones"
         )
     shard = next(iter(shards.values()))
-    members = {name: mark.member for name, mark in marks.items()} | {
+    sure = {name: mark.member for name, mark in marks.items() if mark.sure}
+    members = sure | {
         name: _known(member, name, shard)
         for name, member in given.items()
-        if name in tensors and name not in marks
+        if name in tensors and name not in sure
     }
     unknown = {name: t for name, t in tensors.items() if name not in members}
     if unknown:
-        key = tuple((name, t.dtype, t.dim(), tuple(t.shape[1:])) for name, t in unknown.items())
-        if key not in agreed:
-            agreed[key] = _agree(unknown, shard, group)
-        members |= dict(zip(unknown, agreed[key], strict=True))
+        fits = {name: mark.member for name, mark in marks.items() if not mark.sure}
+        members |= decide(unknown, fits, shard, group, agreed)
     return shard, members
 
 
@@ -222,32 +221,6 @@ def from_data(
     if is_hetero_data(data):
         return (), found, {t: int(data[t].num_nodes) for t in data.node_types}
     return (), found, {"": int(data.num_nodes)}
-
-
-def _agree(unknown: dict[str, Tensor], shard: Shard, group: str) -> tuple[Member, ...]:
-    """The one role of each unmarked tensor that fits on every rank."""
-    mine = [(name, _candidates(t, shard), tuple(t.shape)) for name, t in unknown.items()]
-    everyone = all_gather_object(mine, group)
-    members: list[Member] = []
-    for i, (name, _, _) in enumerate(mine):
-        theirs = [ranks[i] for ranks in everyone]
-        fitting = frozenset.intersection(*(candidates for _, candidates, _ in theirs))
-        if len(fitting) == 1:
-            members.append(next(iter(fitting)))
-        elif not fitting and len({shape for _, _, shape in theirs}) == 1:
-            members.append(Member(Role.REPLICATED))
-        else:
-            fits = " or ".join(sorted(map(str, fitting))) or "nothing on all ranks"
-            raise RuntimeMismatch(
-                f"argument {name!r} is no tensor of the shard, and by dtype and shape it fits {fits}; say "
-                f"which with distribute(model, roles={{{name!r}: ...}})"
-            )
-    return tuple(members)
-
-
-def _candidates(tensor: Tensor, shard: Shard) -> frozenset[Member]:
-    found = role_candidates(tensor, shard.own_sizes)
-    return frozenset(m for m in found if m.role in (Role.NODE, Role.EDGE))
 
 
 def _spec(name: str, value: Tensor, member: Member, shard: Shard) -> TensorSpec:

@@ -108,6 +108,8 @@ def partition(
         PartitionError: the graph, a role or the assignment is not valid; the sentence says which entry.
     """
     parts = _as_count(num_parts)
+    if isinstance(data, (Shard, ShardedGraph)):
+        raise PartitionError(f"a {type(data).__name__} is cut already: partition() takes the whole graph")
     graph = as_graph_data(data, roles, num_nodes)
     assignments = assign(graph, parts, method, seed)
     numbering = number_nodes(graph, assignments, parts)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 __all__ = [
     "HGT",
+    "data_attributes",
     "data_classes",
     "hgt_of",
     "import_pyg",
@@ -73,6 +74,13 @@ def data_classes() -> list[Any]:
 def is_data(value: Any) -> bool:
     """Whether a value is a ``Data`` of one kind of nodes, or a batch of them; PyG need not be imported."""
     return hasattr(value, "to_dict") and hasattr(value, "num_nodes") and hasattr(value, "edge_index")
+
+
+def data_attributes() -> frozenset[str]:
+    """The public attributes and methods of ``Data`` and ``HeteroData``, documented; none where PyG is not imported."""
+    data = sys.modules.get("torch_geometric.data")
+    classes = [getattr(data, name, None) for name in ("Data", "HeteroData")] if data is not None else []
+    return frozenset(name for c in classes if c is not None for name in dir(c) if not name.startswith("_"))
 
 
 def is_hetero_data(value: Any) -> bool:

@@ -52,6 +52,7 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
         raise ShardError("save takes every rank's shard of one graph, in the order of their ranks")
     if len({shard.partition_id for shard in shards}) > 1:
         raise ShardError("save takes the shards of one partition, but these were cut by different ones")
+    _check_alike(shards)
     try:
         if _holds_a_set(target):
             _write_set(shards, target)
@@ -63,6 +64,22 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise ShardError(f"cannot write shards to {target}: {error}") from error
+
+
+def _check_alike(shards: Sequence[Shard]) -> None:
+    """Tensors that were put in since have the same names, roles, dtypes and widths on all ranks."""
+    first, *others = ({e["name"]: e for e in described(shard)["tensors"]} for shard in shards)
+    for rank, tensors in enumerate(others, start=1):
+        for name in {**first, **tensors}:
+            one, other = (
+                f"{e['role']} {e['dtype']} {e['row_shape']}" if (e := found.get(name)) else "missing"
+                for found in (first, tensors)
+            )
+            if one != other:
+                raise ShardError(
+                    f"save takes shards with the same tensors, but {name!r} is {one} on rank 0 but {other} on rank "
+                    f"{rank}: assign it on every rank"
+                )
 
 
 def load_shard(

@@ -9,7 +9,7 @@ Owned nodes are 0..n-1, sorted by global id; halo nodes n..n+h-1, grouped by own
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import ShardError
-from graphshard.graph.paths import EdgeType, Path, PathKey, nested
+from graphshard.graph.paths import EdgeType, Path, PathKey, nested, path_name
 from graphshard.graph.roles import GivenRole, Member, Role, as_member
 from graphshard.graph.schema import MESSAGES, Schema, Sizes
+from graphshard.shard.as_data import NONE_UNLESS_GIVEN, AsData, missing, width_of
+from graphshard.shard.assigned import member_for
 from graphshard.shard.gather import RowSet, gather_all
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -27,11 +29,17 @@ from graphshard.shard.parts import EdgeShard, NodeShard
 
 @dataclass(frozen=True, eq=False)
 class ShardTensor:
-    """The mark on a tensor that a shard holds: which shard, under which name, as what."""
+    """The mark on a tensor that a shard holds: which shard, under which name, as what.
+
+    Attributes:
+        shard, name, member: of it.
+        sure: the data or the user says what it is; a tensor that was assigned under a new name only fits by shape.
+    """
 
     shard: Shard
     name: str
     member: Member
+    sure: bool = True
 
     @property
     def role(self) -> Role:
@@ -53,12 +61,15 @@ def shard_tensor_of(tensor: Tensor) -> ShardTensor | None:
 
 
 @dataclass(eq=False, repr=False)
-class Shard:
+class Shard(AsData):
     """What one rank holds of a graph with N nodes and E edges, e of them its own.
 
     ``shard.x`` is ``shard.tensors["x"]``, unless the name is one of the attributes below. Of a heterogeneous
     graph, as of a PyG ``HeteroData``, ``shard.x_dict`` holds the ``x`` of every type, and ``shard["paper"].x``
     or ``shard["author", "writes", "paper"].edge_index`` is that of one.
+
+    It is read as the data that it was cut from, and ``shard.x = new`` replaces the rows of this rank, or adds new
+    ones; ``model(shard)`` sees them. A tensor that does not fit, or any other attribute, is a ShardError.
 
     Attributes:
         rank: this part's number, 0..world_size-1.
@@ -73,6 +84,7 @@ class Shard:
         paths: name -> where in forward's arguments a tensor is, if it is no argument itself.
         partition_id: a digest of the whole data and its cut, the same in all shards of one partition; equal
             data cut alike have the same.
+        unsure: names that were assigned later and whose role only their shape says.
     """
 
     rank: int
@@ -84,15 +96,86 @@ class Shard:
     positional: bool = False
     paths: dict[str, Path] = field(default_factory=dict)
     partition_id: str = ""
+    unsure: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         # detach() gives an object of the shard's own, so that no mark or requires_grad reaches the caller's.
-        self.tensors = {name: value.detach() for name, value in self.tensors.items()}
+        self.__dict__["tensors"] = {name: value.detach() for name, value in self.tensors.items()}
+        self.__dict__["members"] = dict(self.members)
+        self.__dict__["paths"] = dict(self.paths)
         self._mark()
 
     def _mark(self) -> None:
         for name, value in self.tensors.items():
-            value._graphshard = ShardTensor(self, name, self.members[name])  # type: ignore[attr-defined]
+            mark = ShardTensor(self, name, self.members[name], name not in self.unsure)
+            value._graphshard = mark  # type: ignore[attr-defined]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = {f.name for f in fields(Shard)}
+        if name in own and name not in self.__dict__:
+            self.__dict__[name] = value  # __init__
+        elif name in own or hasattr(Shard, name):
+            more = ": pass num_nodes= to partition()" if name == "num_nodes" else ""
+            raise ShardError(f"shard.{name} is what partition() made and cannot be assigned{more}")
+        else:
+            self.put(name, value)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.put(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self.put(name, None)
+
+    def __delitem__(self, name: str) -> None:
+        self.put(name, None)
+
+    def put(self, name: str, value: Tensor | None, *, role: str | None = None) -> None:
+        """``shard.name = value``; says with ``role`` what it is where its shape leaves a doubt. Not collective.
+
+        Args:
+            name: of a tensor of the shard, or a new one.
+            value: this rank's rows, ``[n, ...]`` or ``[e, ...]``; not copied, and kept with its gradient. None takes
+                the tensor away.
+            role: ``"node"``, ``"edge"`` or ``"replicated"``, with the set behind a colon; by default that of the
+                tensor which it replaces, or the only one that fits. Every rank must say the same.
+
+        Raises:
+            ShardError: it is no tensor, or no rows of this shard; edges cannot be changed.
+        """
+        self.put_at((name,), value, role)
+
+    def put_at(self, path: Path, value: Any, role: str | None = None) -> None:
+        """:meth:`put` of what stands at a path in forward's arguments: ``("x_dict", "paper")``."""
+        name, key = path_name(path), path[-1] if len(path) > 1 else None
+        called = f"shard.{name}" if key is None else f"shard[{key!r}].{str(path[0]).removesuffix('_dict')}"
+        known = self.members.get(name)
+        if value is None:
+            if known is not None and (known.role.is_index or known.role is Role.ADJACENCY):
+                raise ShardError(
+                    f"{called} holds edges, along which the shards were cut: it cannot be taken away"
+                )
+            for kept in (self.tensors, self.members, self.paths):
+                kept.pop(name, None)
+            return
+        if not isinstance(value, Tensor):
+            raise ShardError(f"{called} takes a tensor with this rank's rows, not a {type(value).__name__}")
+        mark = shard_tensor_of(value)
+        if mark is not None and mark.shard is not self:
+            raise ShardError(f"{called} takes rows of this shard, not a tensor of another shard")
+        marked = None if mark is None else mark.member
+        own = self.own_sizes if key is None else self[key].own_sizes  # type: ignore[index]
+        member = member_for(called, value, own, known=known, marked=marked, role=role)
+        unsure = known is None and mark is None and role is None
+        self.__dict__["unsure"] = self.unsure | {name} if unsure else self.unsure - {name}
+        if mark is None and not value.requires_grad:
+            value = (
+                value.detach()
+            )  # the same memory under a mark of its own: the caller's tensor is no shard's
+        self.tensors[name], self.members[name] = value, member
+        if key is not None:
+            self.paths[name] = path
+        if mark is None:
+            value._graphshard = ShardTensor(self, name, member, not unsure)  # type: ignore[attr-defined]
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -205,18 +288,41 @@ class Shard:
         try:
             return self.argument(name) if "paths" in self.__dict__ else tensors[name]
         except KeyError:
-            raise AttributeError(
-                f"this shard has no tensor {name!r}; it has {', '.join(tensors) or 'none'}"
-            ) from None
+            pass
+        if "node_sets" not in self.__dict__ or name.startswith("__"):  # while it is made, or copied
+            raise AttributeError(name)
+        if name in NONE_UNLESS_GIVEN and not self.typed and not self.positional:
+            return None
+        raise AttributeError(missing(name, tensors, self.typed))
 
-    def __getitem__(self, key: str | tuple[str, ...]) -> TypeShard:
-        """What the shard holds of one node type, or edge type (also its relation alone), as ``HeteroData`` has it."""
-        known = [path[1] for path in self.paths.values()]
+    def __getitem__(self, key: str | tuple[str, ...]) -> Any:
+        """A tensor by its name; of a heterogeneous graph what the shard holds of one node type, or edge type (also its
+        relation alone), as ``HeteroData`` has it.
+
+        Raises:
+            ShardError: there is none.
+        """
+        if isinstance(key, str) and key in self.tensors:
+            return self.tensors[key]
+        if not self.typed:
+            raise ShardError(missing(str(key), self.tensors, typed=False))
+        known = [*self.node_types, *(path[1] for path in self.paths.values() if len(path) > 1)]
         matches = {k for k in known if k == key or (isinstance(k, tuple) and is_short_for(k, key))}
         if len(matches) != 1:
             types = ", ".join(str(k) for k in dict.fromkeys(known)) or "none"
             raise ShardError(f"{key!r} is not one type of this shard; it has {types}")
         return TypeShard(self, matches.pop())
+
+    def collect(self, attribute: str) -> Any:
+        """Type -> tensor of an attribute of a heterogeneous graph; ``collect("x")`` is ``x_dict``.
+
+        Raises:
+            ShardError: no type has it.
+        """
+        try:
+            return self.argument(f"{attribute}_dict")
+        except KeyError:
+            raise ShardError(missing(attribute, self.tensors, self.typed)) from None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -229,11 +335,21 @@ class Shard:
             f"edges={self.num_local_edges}, {held})"
         )
 
-    def to(self, target: torch.device | torch.dtype | str) -> Shard:
+    def cpu(self) -> Shard:
+        """The same shard on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | str | None = None) -> Shard:
+        """The same shard on a GPU, by default the current one."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device or "cuda")
+
+    def to(self, target: torch.device | torch.dtype | str | int, *, non_blocking: bool = False) -> Shard:
         """The same shard on a device, or with its floating tensors in another floating dtype.
 
         Args:
-            target: a device, or a floating dtype; integers, masks and ids keep their dtype.
+            target: a device (a number is that of a GPU), or a floating dtype; integers, masks and ids keep their
+                dtype.
+            non_blocking: as of ``Tensor.to``, of the tensors.
 
         Returns:
             A new shard; tensors keep ``requires_grad`` and are leaves.
@@ -251,6 +367,7 @@ class Shard:
                 tensors={k: v.to(target) if v.is_floating_point() else v for k, v in self.tensors.items()},
             )
         else:
+            target = torch.device("cuda", target) if isinstance(target, int) else target
             moved = replace(
                 self,
                 node_sets={name: nodes.to(target) for name, nodes in self.node_sets.items()},
@@ -258,7 +375,9 @@ class Shard:
                     name: replace(edges, edge_ids=edges.edge_ids.to(target))
                     for name, edges in self.edge_sets.items()
                 },
-                tensors={name: value.to(target) for name, value in self.tensors.items()},
+                tensors={
+                    name: value.to(target, non_blocking=non_blocking) for name, value in self.tensors.items()
+                },
             )
         for name, value in self.tensors.items():
             moved.tensors[name].requires_grad_(value.requires_grad)
@@ -279,7 +398,8 @@ class Shard:
             role: node or edge, or ``"node:type"``, ``"edge:set"``.
 
         Returns:
-            ``[n, ...]`` rows of the owned nodes, or ``[e, ...]`` rows of the rank's edges.
+            ``[n, ...]`` rows of the owned nodes, or ``[e, ...]`` rows of the rank's edges; a tensor of the shard, which
+            forward takes and ``shard.name = rows`` keeps under a name.
 
         Raises:
             ShardError: another role, or a wrong number of rows.
@@ -294,7 +414,9 @@ class Shard:
             raise ShardError(
                 f"scatter takes one row for each of {rows} {member.role.value}s, not {list(global_rows.shape)}"
             )
-        return global_rows[ids.to(global_rows.device)]
+        own = global_rows[ids.to(global_rows.device)]
+        own._graphshard = ShardTensor(self, str(member), member)  # type: ignore[attr-defined]
+        return own
 
     def gather(
         self,
@@ -337,7 +459,7 @@ class Shard:
         return RowSet(edges.edge_ids, edges.num_edges, "edges")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, init=False)
 class TypeShard:
     """What a shard holds of one node or edge type; ``shard["paper"].x``.
 
@@ -349,14 +471,68 @@ class TypeShard:
     shard: Shard
     key: PathKey
 
+    def __init__(self, shard: Shard, key: PathKey) -> None:
+        self.__dict__.update(shard=shard, key=key)
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Attribute -> tensor, as in PyG: ``x`` for what stands in ``x_dict``."""
-        return {
-            str(path[0]).removesuffix("_dict"): self.shard.tensors[name]
-            for name, path in self.shard.paths.items()
-            if path[1:] == (self.key,)
-        }
+        return self.shard.of_type(self.key)
+
+    def keys(self) -> list[str]:
+        """The names of its attributes."""
+        return list(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise ShardError(missing(name, self.tensors, typed=False))
+        return self.tensors[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.shard.put_at((f"{name}_dict", self.key), value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(TypeShard, name) or name in ("shard", "key"):
+            raise ShardError(f"shard[{self.key!r}].{name} is what partition() made and cannot be assigned")
+        self[name] = value
+
+    @property
+    def num_nodes(self) -> int:
+        """N of a node type, in the whole graph."""
+        return self.nodes.num_nodes
+
+    @property
+    def num_edges(self) -> int:
+        """E of an edge type, in the whole graph."""
+        return self.edges.num_edges
+
+    @property
+    def num_features(self) -> int:
+        """The width of ``x`` of a node type, of ``edge_attr`` of an edge type; 0 without one."""
+        return width_of(self.tensors.get("x" if isinstance(self.key, str) else "edge_attr"))
+
+    @property
+    def num_node_features(self) -> int:
+        """The width of ``x``; 0 without one."""
+        return width_of(self.tensors.get("x"))
+
+    @property
+    def num_edge_features(self) -> int:
+        """The width of ``edge_attr``; 0 without one."""
+        return width_of(self.tensors.get("edge_attr"))
+
+    @property
+    def own_sizes(self) -> Sizes:
+        """How many rows of the type's sets are this rank's own."""
+        own = self.shard.own_sizes
+        if not isinstance(self.key, tuple):
+            return Sizes({str(self.key): own.nodes[str(self.key)]}, {})
+        main = "__".join(self.key)
+        below = {n: count for n, count in own.edges.items() if n == main or n.startswith(f"{main}.")}
+        return Sizes({}, below)
 
     @property
     def nodes(self) -> NodeShard:

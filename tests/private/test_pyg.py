@@ -44,6 +44,13 @@ def test_data_is_told_by_the_names_of_its_classes() -> None:
     assert not pyg.is_sparse_tensor(torch.eye(2).to_sparse())
 
 
+def test_the_attributes_of_data_are_its_classes() -> None:
+    """What a ``Data`` or ``HeteroData`` answers beside its tensors."""
+    names = pyg.data_attributes()
+    assert {"num_nodes", "is_undirected", "to", "metadata", "x"} <= names
+    assert not any(name.startswith("_") for name in names)
+
+
 @pytest.mark.parametrize("data", [Data(x=torch.ones(2, 1), edge_index=torch.zeros(2, 1).long()), hetero()])
 def test_data_is_saved_as_known_classes(data: object, tmp_path: Path) -> None:
     """``data_classes`` has every class that ``torch.save`` writes of a ``Data`` or a ``HeteroData``."""

@@ -34,8 +34,8 @@ def test_every_tensor_names_its_shard() -> None:
 
 
 def test_missing_name_lists_what_there_is() -> None:
-    with pytest.raises(AttributeError, match="no tensor 'y'; it has x, edge_index, wide"):
-        _ = sharded()[0].y
+    with pytest.raises(AttributeError, match="no tensor 'z'; it has x, edge_index, wide"):
+        _ = sharded()[0].z
     assert not hasattr(sharded()[0], "__array__")
 
 
