@@ -201,5 +201,5 @@ class _Bucket(torch.autograd.Function):
             total: Tensor = replicated_output(all_reduce(flat, "sum", ctx.group), ctx.group)
             sizes = [grads[i].numel() for i in chosen]  # type: ignore[union-attr]
             for i, part in zip(chosen, torch.split(total, sizes), strict=True):
-                found[i] = part.view_as(grads[i])
+                found[i] = part.view_as(grads[i])  # type: ignore[arg-type]
         return None, *found

@@ -75,9 +75,8 @@ class AsData:
     @property
     def node_types(self) -> list[str]:
         """Of a heterogeneous graph, in the order of the data; also those of which a rank has no node."""
-        return (
-            [name for name in self.node_sets if name] if self.typed else self._not_of_one_type("node_types")
-        )
+        self._check_typed()
+        return [name for name in self.node_sets if name]
 
     @property
     def edge_types(self) -> list[EdgeType]:

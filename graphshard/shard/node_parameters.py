@@ -91,11 +91,11 @@ def _twin(module: nn.Module, rows: Mapping[int, Tensor], made: dict[int, nn.Modu
         name: child if child is None else _twin(child, rows, made)
         for name, child in children_of(module).items()
     }
-    before = (parameters_of(module), buffers_of(module), children_of(module))
+    before: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module), children_of(module))
     own: list[dict[str, Any]] = [{n: rows.get(id(t), t) for n, t in named.items()} for named in before[:2]]
     pairs = zip(before, (*own, children), strict=True)
     changed = any(new[name] is not value for old, new in pairs for name, value in old.items())
-    made[id(module)] = twin = with_state(module, *own, children) if changed else module
+    made[id(module)] = twin = with_state(module, own[0], own[1], children) if changed else module
     return twin
 
 

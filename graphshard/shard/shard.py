@@ -175,7 +175,7 @@ class Shard(AsData):
         if key is not None:
             self.paths[name] = path
         if mark is None:
-            value._graphshard = ShardTensor(self, name, member, not unsure)  # type: ignore[attr-defined]
+            value._graphshard = ShardTensor(self, name, member, not unsure)
 
     @property
     def roles(self) -> dict[str, Role]:

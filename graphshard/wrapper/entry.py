@@ -35,7 +35,7 @@ def check_methods(model: nn.Module, methods: tuple[str, ...], taken: type[nn.Mod
 def entry_of(model: nn.Module, name: str) -> nn.Module:
     """The module whose forward is the model's method of that name."""
     kind = type(model)
-    entry_class = type(
+    entry_class: Any = type(
         f"{kind.__name__}.{name}",
         (_Entry,),
         {"forward": staticmethod(getattr(model, name)), "__module__": kind.__module__},
