@@ -1,13 +1,12 @@
 """Train a GCN on as many ranks as torchrun starts: torchrun --nproc-per-node 2 examples/train_gcn.py"""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.datasets import KarateClub
 from torch_geometric.nn import GCNConv
 
-import graphshard
+import graphshard  # 1
 
 
 class GCN(torch.nn.Module):
@@ -22,28 +21,21 @@ class GCN(torch.nn.Module):
 
 
 def main() -> None:
-    dist.init_process_group("gloo")
+    graphshard.init()  # 2
     torch.manual_seed(0)
-    if dist.get_rank() == 0:  # once; the data may also be tensors or a networkx graph
-        graphshard.partition(KarateClub()[0], num_parts=dist.get_world_size()).save("parts")
-    dist.barrier()
-
-    shard = graphshard.load_shard("parts").to(torch.float64)  # a rank reads its own part only
-    model = graphshard.distribute(GCN(34, 4).double())  # the same Parameters, the same state_dict keys
+    data = KarateClub()[0]
+    data.x = data.x.double()
+    model = GCN(34, 4).double()
+    model = graphshard.distribute(model)  # 3
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    mask = shard.train_mask
     for epoch in range(100):
-        out = model(shard)  # or model(shard.x, shard.edge_index)
-        loss = graphshard.mean(F.cross_entropy(out[mask], shard.y[mask], reduction="none"))
+        out = model(data.x, data.edge_index)
+        loss = F.cross_entropy(out[data.train_mask], data.y[data.train_mask])
         optimizer.zero_grad()
-        loss.backward()  # gradients are already summed over the ranks
+        loss.backward()
         optimizer.step()
-        if dist.get_rank() == 0:
-            print(f"epoch {epoch}: loss {loss.item()}")
-
-    if dist.get_rank() == 0:
-        torch.save(model.state_dict(), "gcn.pt")
-    dist.destroy_process_group()
+        correct = out.argmax(-1) == data.y
+        print(f"epoch {epoch}: loss {loss.item()}, accuracy {correct[~data.train_mask].float().mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.versions
 SHELL = [(block, command) for block in blocks("sh") for command in block.commands()]
 DO_JOBS = re.findall(r"^ {4}(\w+)\)", (ROOT / "do").read_text(), re.MULTILINE)
 RUN_BY_TESTS = (
-    *("examples/train_gcn.py", "examples/five_nodes.py"),  # test_examples
+    *("examples/train_gcn.py", "examples/train_gcn_shards.py", "examples/five_nodes.py"),  # test_examples
     *("tools/bench/small.py", "tools/bench/compiling.py"),  # test_bench
 )
 

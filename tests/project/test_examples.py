@@ -17,6 +17,8 @@ pytest.importorskip("torch_geometric")
 
 from torch_geometric.datasets import KarateClub
 
+from graphshard.training.script import verify_script
+
 pytestmark = pytest.mark.versions
 
 EXAMPLES = ROOT / "examples"
@@ -60,7 +62,7 @@ def on_one_machine(gcn: nn.Module) -> tuple[Losses, State]:
 
 @pytest.mark.processes
 def test_training_on_two_ranks_equals_one_machine(tmp_path: Path) -> None:
-    script = EXAMPLES / "train_gcn.py"
+    script = EXAMPLES / "train_gcn_shards.py"
     losses, state = under_torchrun(script, tmp_path)
     torch.manual_seed(0)
     expected_losses, expected_state = on_one_machine(runpy.run_path(str(script))["GCN"](34, 4).double())
@@ -69,6 +71,17 @@ def test_training_on_two_ranks_equals_one_machine(tmp_path: Path) -> None:
     assert state.keys() == expected_state.keys()
     for name, value in state.items():
         torch.testing.assert_close(value, expected_state[name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.processes
+def test_the_first_script_is_one_machine_s_but_for_three_lines() -> None:
+    script = EXAMPLES / "train_gcn.py"
+    changed = [line for line in script.read_text().splitlines() if re.search(r"# \d$", line)]
+    assert [line.split("  #")[0].strip() for line in changed] == [
+        *("import graphshard", "graphshard.init()", "model = graphshard.distribute(model)"),
+    ]
+    report = verify_script(script, num_parts=2, steps=100)
+    assert report.passed, report.summary()
 
 
 def test_five_nodes_prints_what_its_page_says(capsys: pytest.CaptureFixture[str]) -> None:
