@@ -28,13 +28,13 @@ class Key:
     """What a capture bakes in, hashed once."""
 
     def __init__(self, parts: tuple[Any, ...]) -> None:
-        self._parts, self._hash = parts, hash(parts)
+        self.parts, self._hash = parts, hash(parts)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Key) and self._parts == other._parts)
+        return self is other or (isinstance(other, Key) and self.parts == other.parts)
 
 
 class Observed:

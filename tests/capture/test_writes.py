@@ -31,7 +31,8 @@ class Model(nn.Module):
 
     def __init__(self, write: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
-        self.lin, self.write, self.h, self.kept = nn.Linear(4, 3, dtype=torch.float64), write, None, []
+        self.lin, self.write, self.h = nn.Linear(4, 3, dtype=torch.float64), write, None
+        self.kept: list[Any] = []
         self.log: dict[str, Any] = {}
         self.mixed = {"epoch": 0}
         self.register_buffer("steps", torch.zeros(()))

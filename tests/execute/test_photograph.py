@@ -71,7 +71,7 @@ class Net(nn.Module):
         super().__init__()
         self.lin = nn.Linear(3, 3, dtype=torch.float64)
         self.act: nn.Module = nn.Tanh()
-        self.config, self.slotted, self.double = Config(), Slotted(), Doubling()
+        self.config, self.slotted, self.doubling = Config(), Slotted(), Doubling()
         self.space = types.SimpleNamespace(depth=types.SimpleNamespace(a=1.0))
         self.scales, self.nested, self.queue = [1.0, 2.0], {"a": [1.0]}, deque([1.0])
         self.partial = functools.partial(torch.mul, other=2.0)
@@ -85,7 +85,7 @@ class Net(nn.Module):
         h = helper(self.act(self.lin(x)) * self.gain()) * FACTOR * TABLE["scale"] * Net.flag
         h = h * self.scales[1] * self.nested["a"][0] * self.queue[0] * self.space.depth.a * self.slotted.beta
         return (
-            self.partial(self.double(self.closed(h))) * self.config.scaled() * self.constant
+            self.partial(self.doubling(self.closed(h))) * self.config.scaled() * self.constant
             + self.config.shift
         )
 
@@ -120,7 +120,7 @@ CHANGES: dict[str, Callable[[Net], Any]] = {
     "attribute of the model's class": lambda m: setattr(Net, "flag", Net.flag + 1.0),
     "nested namespace": lambda m: setattr(m.space.depth, "a", 4.0),
     "slots": lambda m: setattr(m.slotted, "beta", 4.0),
-    "callable object": lambda m: setattr(m.double, "times", 4.0),
+    "callable object": lambda m: setattr(m.doubling, "times", 4.0),
     "global": _global,
     "item of a global": lambda m: TABLE.update(scale=TABLE["scale"] + 1.0),
     "default": lambda m: setattr(helper, "__defaults__", ((helper.__defaults__ or (1.0,))[0] + 1.0,)),
