@@ -243,6 +243,7 @@ class DistributedModule(Transparent):
             str(signature.structure),
             signature.parameters,
             signature.schema,
+            signature.data,
             signature.device,
         )
 
@@ -295,6 +296,11 @@ class DistributedModule(Transparent):
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
     """A parameter with a row for each node looks like any other to capture: say what may be meant."""
+    if data := bound.signature.data:
+        held = ", ".join(map(str, bound.shard.tensors))
+        error = type(error)(
+            f"{error}. (forward's argument {data[0]!r} is the whole graph as one object, with {held})"
+        )
     known = {name for name, _ in bound.signature.parameters}
     sets = {count: of for of, count in bound.shard.sizes.nodes.items()}
     found = {

@@ -20,7 +20,12 @@ from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
-from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.capture.refusals import (
+    check_arguments,
+    check_module,
+    refuse_adjacency_in_layers,
+    refuse_custom_functions,
+)
 from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
@@ -97,7 +102,7 @@ def capture(model: nn.Module, signature: Signature) -> Captured:
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    with refuse_custom_functions():
+    with refuse_custom_functions(), refuse_adjacency_in_layers(model):
         signature, flat, result = _first_run(model, signature)
     exported = _export(_Flat(model, signature), signature, flat)
     try:

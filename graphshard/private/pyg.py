@@ -22,6 +22,7 @@ __all__ = [
     "data_classes",
     "hgt_of",
     "import_pyg",
+    "is_data",
     "is_hetero_data",
     "is_sparse_tensor",
     "loaded_modules",
@@ -67,6 +68,11 @@ def data_classes() -> list[Any]:
         *((storage, name) for name in ("GlobalStorage", "BaseStorage", "NodeStorage", "EdgeStorage")),
     )
     return [getattr(module, name) for module, name in names if hasattr(module, name)]
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value is a ``Data`` or a ``HeteroData``; PyG need not be imported. Relies on the class ``BaseData``."""
+    return any(base.__name__ == "BaseData" for base in type(value).__mro__)
 
 
 def is_hetero_data(value: Any) -> bool:
