@@ -119,7 +119,7 @@ class DistributedModule(Transparent):
         self._progress.step = step
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         return self._model.training
 
     @training.setter
@@ -157,7 +157,7 @@ class DistributedModule(Transparent):
         return kept | {"_group": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.__dict__.pop("_sealed", None)
         self._start_anew()
         self.seal()

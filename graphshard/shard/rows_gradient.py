@@ -137,7 +137,7 @@ class Marking:
         """From now on; once for a parameter, however often it is called."""
         if not any(known() is parameter for known in self._known):
             self._known.append(weakref.ref(parameter))
-            parameter.register_post_accumulate_grad_hook(self._mark)
+            parameter.register_post_accumulate_grad_hook(self._mark)  # type: ignore[no-untyped-call]
 
     def _mark(self, parameter: Tensor) -> None:
         if parameter.grad is not None and not isinstance(parameter.grad, RowsGradient):
