@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+import types
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +27,7 @@ from graphshard.errors import (
     ShardError,
     UnsupportedOperation,
 )
-from graphshard.execute.agreement import Agreement, Call, same_on_ranks
+from graphshard.execute.agreement import Agreement, Call, same_on_ranks, sums_of
 from graphshard.execute.bind import Bound, bind
 from graphshard.execute.constants import Constants
 from graphshard.execute.python_state import python_state
@@ -140,7 +142,23 @@ class DistributedModule(Transparent):
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_methods", ()):
             return self._entry(name).forward
-        return super().__getattr__(name)
+        value = super().__getattr__(name)
+        return self._watched(value) if isinstance(value, types.FunctionType) else value
+
+    def _watched(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the user's: where it changed parameters (``reset_parameters``), the ranks start equal anew."""
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._progress.equal or group_size(self.group_name) == 1:
+                return method(*args, **kwargs)
+            before = sums_of(self._model, self._own_rows)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._progress.equal = sums_of(self._model, self._own_rows) == before
+
+        return call
 
     def _entry(self, name: str) -> DistributedModule:
         """This module with a method of the user's in the place of forward: all but its programs is shared."""
@@ -270,7 +288,15 @@ class DistributedModule(Transparent):
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
-        call = Call(self._model, self._own_rows, bound, self._options, self._check_every, self.step)
+        call = Call(
+            self._model,
+            self._own_rows,
+            bound,
+            self._options,
+            self._check_every,
+            self.step,
+            self._progress.equal,
+        )
         due = (
             self._check_every
             and self._progress.equal

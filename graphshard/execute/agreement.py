@@ -46,6 +46,7 @@ class Call:
         options: of the passes.
         check_every: how often values are compared.
         step: how many training forwards there were.
+        equal: whether the rank takes its parameters for equal to rank 0's; else this call makes them so.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Call:
     options: Options
     check_every: int
     step: int
+    equal: bool = True
 
 
 def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
@@ -91,6 +93,12 @@ def facts_of(call: Call) -> Facts:
         **_tensors(call.model, call.own_rows),
         "the arguments' structure": str(bound.signature.structure),
     }
+
+
+def sums_of(model: nn.Module, own_rows: frozenset[str]) -> list[tuple[int, int]]:
+    """A checksum of every parameter and buffer that all ranks hold alike."""
+    sums = [checksum(tensor).tolist() for _, tensor in same_on_ranks(model, own_rows)]
+    return [(int(a), int(b)) for a, b in sums]
 
 
 def values_of(call: Call) -> Facts:
@@ -142,6 +150,9 @@ class Agreement:
         now = {
             "the number of training steps": str(call.step),
             "this call's comparison of values": str(values),
+            "what changed since the ranks were made equal (by a method of the model)": (
+                "nothing" if call.equal else "parameters or buffers"
+            ),
         }
         if values:
             now |= values_of(call)

@@ -136,7 +136,8 @@ class NodeParameters:
         A table is rank 0's as it was when ``distribute`` cut it or when a whole one was loaded since. Rows that
         were changed by hand after that stay as they are, on every rank: no other rank has a copy of them.
         """
-        assert self._whole is not None
+        if self._whole is None:
+            return
         every = state_of(twin)
         for name, of in self.sets.items():
             rows, whole = every[name], self._whole.pop(name)
