@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+import types
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +28,7 @@ from graphshard.errors import (
     ShardError,
     UnsupportedOperation,
 )
-from graphshard.execute.agreement import Agreement, Call, same_on_ranks
+from graphshard.execute.agreement import Agreement, Call, same_on_ranks, sums_of
 from graphshard.execute.baked import check_baked
 from graphshard.execute.bind import Bound, bind
 from graphshard.execute.constants import Constants
@@ -166,7 +168,23 @@ class DistributedModule(Transparent):
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_methods", ()):
             return self._entry(name).forward
-        return super().__getattr__(name)
+        value = super().__getattr__(name)
+        return self._watched(value) if isinstance(value, types.FunctionType) else value
+
+    def _watched(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the user's: where it changed parameters (``reset_parameters``), the ranks start equal anew."""
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._progress.equal or group_size(self.group_name) == 1:
+                return method(*args, **kwargs)
+            before = sums_of(self._model, self._own_rows)
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._progress.equal = sums_of(self._model, self._own_rows) == before
+
+        return call
 
     def _entry(self, name: str) -> DistributedModule:
         """This module with a method of the user's in the place of forward: all but its programs is shared."""
@@ -302,6 +320,7 @@ class DistributedModule(Transparent):
             str(signature.structure),
             signature.parameters,
             signature.schema,
+            signature.data,
             signature.device,
         )
 
@@ -334,7 +353,14 @@ class DistributedModule(Transparent):
             return False
         trained = self._progress.trained
         call = Call(
-            self._model, self._own_rows, bound, self._options, self._check_every, trained, self._observed
+            self._model,
+            self._own_rows,
+            bound,
+            self._options,
+            self._check_every,
+            trained,
+            self._observed,
+            self._progress.equal,
         )
         due = (
             self._check_every and self._progress.equal and self.training and trained % self._check_every == 0
@@ -356,6 +382,11 @@ class DistributedModule(Transparent):
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
     """A parameter with a row for each node looks like any other to capture: say what may be meant."""
+    if data := bound.signature.data:
+        held = ", ".join(map(str, bound.shard.tensors))
+        error = type(error)(
+            f"{error}. (forward's argument {data[0]!r} is the whole graph as one object, with {held})"
+        )
     known = {name for name, _ in bound.signature.parameters}
     sets = {count: of for of, count in bound.shard.sizes.nodes.items()}
     found = {

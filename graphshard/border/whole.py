@@ -12,7 +12,7 @@ this rank's rows of the cotangent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from graphshard.errors import RuntimeMismatch, ShardError, UnsupportedOperation
 from graphshard.execute.agreement import digest
-from graphshard.execute.bind import from_data, names_of, whole_arguments
+from graphshard.execute.bind import from_data, names_of, takes_data, whole_arguments
 from graphshard.execute.run import Outputs
 from graphshard.graph.data import GraphData, as_graph_data
+from graphshard.graph.readers import read_graph
 from graphshard.graph.roles import Member, Role
 from graphshard.ir.placement import Edges, Owned, Placed, Pointing, Points, Rows
 from graphshard.ops.gather import check_equal_on_ranks, gather_rows, take_rows
@@ -214,22 +215,41 @@ class Whole:
             RuntimeMismatch: on every rank, where the ranks pass different tensors.
             PartitionError: a role cannot be told, or an edge does not fit.
         """
+        if len(args) == 1 and not kwargs and takes_data(model, args[0]):
+            return self._cut_data(args[0], counts, group)
         args, kwargs, said = from_data(model, args, kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         names = names_of(model, args, kwargs)
         tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
-        kinds = tuple((name, t.shape, t.dtype, t.layout) for name, t in tensors.items())
-        stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(tensors)
-        if self._agree(tensors, stale, group):
-            given = {name: role for name, role in roles.items() if name in tensors}
-            whole = as_graph_data(whole_arguments(model, args, kwargs), given, {**said, **counts})
-            self._graph = self._partition(whole, kinds, tensors, group)
+        given = {name: role for name, role in roles.items() if name in tensors}
+        local = self._local(
+            tensors,
+            lambda: as_graph_data(whole_arguments(model, args, kwargs), given, {**said, **counts}),
+            group,
+        )
         assert self._graph is not None
-        local = {name: self._take(name, tensor, group) for name, tensor in tensors.items()}
         args, kwargs = pytree.tree_unflatten(
             [local.get(name, leaf) for name, leaf in zip(names, leaves, strict=True)], structure
         )
         return Cut(self._graph.shard, tuple(args), dict(kwargs), group)
+
+    def _cut_data(self, data: Any, counts: Mapping[str, int], group: str) -> Cut:
+        """A graph that forward takes as one argument: a shard of it is cut from it."""
+        tensors = dict(read_graph(data, dict(counts)).tensors)
+        local = self._local(tensors, lambda: as_graph_data(data, None, dict(counts)), group)
+        assert self._graph is not None
+        shard = replace(self._graph.shard, tensors=local)
+        return Cut(shard, (shard,), {}, group)
+
+    def _local(
+        self, tensors: dict[str, Tensor], read: Callable[[], GraphData], group: str
+    ) -> dict[str, Tensor]:
+        """This rank's part of each tensor; the graph is read and cut anew where it changed on any rank."""
+        kinds = tuple((name, t.shape, t.dtype, t.layout) for name, t in tensors.items())
+        stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(tensors)
+        if self._agree(tensors, stale, group):
+            self._graph = self._partition(read(), kinds, tensors, group)
+        return {name: self._take(name, tensor, group) for name, tensor in tensors.items()}
 
     def _agree(self, tensors: Mapping[str, Tensor], stale: bool, group: str) -> bool:
         """Make sure that all ranks pass the same, and find out whether any has to cut. One message of two numbers."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from graphshard.capture.data_argument import as_data
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema, Sizes
@@ -65,6 +66,7 @@ class Signature:
         device: of the tensors. A capture keeps it, as in ``torch.arange(n, device=x.device)``.
         two_graphs: the numbers of the tensors, among ``tensors``, whose example integers are of two graphs. For any
             other they are zeros: a class, a category, or one graph, which is too few for a batch norm over graphs.
+        data: the arguments whose dict of tensors forward gets as one object, with an attribute for each.
     """
 
     leaves: tuple[Any, ...]
@@ -74,6 +76,7 @@ class Signature:
     parameters: tuple[tuple[str, TensorSpec], ...] = ()
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
     two_graphs: frozenset[int] = frozenset()
+    data: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> tuple[TensorSpec, ...]:
@@ -97,7 +100,7 @@ class Signature:
 
     def restore(self, flat: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` of forward from the flat program inputs."""
-        queue, values = list(flat), []
+        queue, values, num_nodes = list(flat), [], {}
         for leaf in self.leaves:
             if not isinstance(leaf, TensorSpec):
                 values.append(leaf)
@@ -106,8 +109,13 @@ class Signature:
                 values.append(SparseStandIn(index, weights))
             else:
                 values.append(queue.pop(0))
+                if leaf.role is Role.NODE:
+                    num_nodes[leaf.of] = values[-1].size(0)
         args, kwargs = pytree.tree_unflatten(values, self.structure)
-        return tuple(args), dict(kwargs)
+        given = {
+            name: as_data(value, num_nodes) if name in self.data else value for name, value in kwargs.items()
+        }
+        return tuple(args), given
 
 
 def with_node_parameters(signature: Signature, model: nn.Module, sets: Mapping[str, str]) -> Signature:

@@ -22,7 +22,12 @@ from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
 from graphshard.capture.functions import capturable_functions
 from graphshard.capture.layers import capturable_layers
 from graphshard.capture.outputs import check_kinds, check_same, has_other_values
-from graphshard.capture.refusals import check_arguments, check_module, refuse_custom_functions
+from graphshard.capture.refusals import (
+    check_arguments,
+    check_module,
+    refuse_adjacency_in_layers,
+    refuse_custom_functions,
+)
 from graphshard.capture.replacements import REPLACED, replaced_functions
 from graphshard.capture.shims import symbolic_numbers
 from graphshard.capture.to_program import to_program
@@ -125,7 +130,13 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
-    with refuse_custom_functions(), refuse_unseen_calls(), kept_apart(model), refuse_observers(model):
+    with (
+        refuse_adjacency_in_layers(model),
+        refuse_custom_functions(),
+        refuse_unseen_calls(),
+        kept_apart(model),
+        refuse_observers(model),
+    ):
         signature, flat, _ = _first_run(model, signature)
     written, in_place = find_writes(model, _runner(model, signature, flat), known)
     result = _check_outputs(model, signature, flat, written)

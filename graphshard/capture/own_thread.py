@@ -59,4 +59,5 @@ def _default_device(device: torch.device) -> Any:
 
 
 def _current_gpu() -> int | None:
-    return torch.cuda.current_device() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    ready = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.current_device() if ready else None

@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from graphshard.capture.replacements import REPLACED, check_equivalent
+from graphshard.capture.sparse import SparseStandIn
 from graphshard.errors import CaptureError
+from graphshard.private import pytree
 from graphshard.private.torch_functions import bound_apply, function_apply, is_of_library_op, replaced_apply
 from graphshard.private.torch_modules import has_backward_hooks
 
@@ -103,3 +105,32 @@ def refuse_custom_functions() -> Iterator[None]:
 
     with replaced_apply(classmethod(refuse)):
         yield
+
+
+@contextmanager
+def refuse_adjacency_in_layers(model: nn.Module) -> Iterator[None]:
+    """While the model runs eagerly, refuse a sparse adjacency that a layer of PyG gets.
+
+    Its layers add self loops to one in another way than to an ``edge_index``, and leave its values out or not, by the
+    class of the layer.
+
+    Raises:
+        CaptureError: names the layer.
+    """
+
+    def refuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if any(isinstance(value, SparseStandIn) for value in pytree.tree_leaves((args, kwargs))):
+            path = next(path for path, other in model.named_modules() if other is module)
+            raise CaptureError(
+                f"{describe(path, module)} gets a sparse adjacency, which a layer of PyG treats in a way of its own: "
+                "pass edge_index and edge_weight instead, as the data has them without T.ToSparseTensor() (a product "
+                "adj @ x outside of PyG's layers is captured)"
+            )
+
+    layers = [module for module in model.modules() if hasattr(module, "propagate")]
+    handles = [module.register_forward_pre_hook(refuse, with_kwargs=True) for module in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -51,6 +51,7 @@ class Call:
         check_every: how often values are compared.
         step: how many training forwards there were.
         observed: what its forward reads besides tensors.
+        equal: whether the rank takes its parameters for equal to rank 0's; else this call makes them so.
     """
 
     model: nn.Module
@@ -60,6 +61,7 @@ class Call:
     check_every: int
     step: int
     observed: Observed
+    equal: bool = True
 
 
 def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
@@ -98,6 +100,12 @@ def facts_of(call: Call) -> Facts:
         **_tensors(call.model, call.own_rows),
         "the arguments' structure": str(bound.signature.structure),
     }
+
+
+def sums_of(model: nn.Module, own_rows: frozenset[str]) -> list[tuple[int, int]]:
+    """A checksum of every parameter and buffer that all ranks hold alike."""
+    sums = [checksum(tensor).tolist() for _, tensor in same_on_ranks(model, own_rows)]
+    return [(int(a), int(b)) for a, b in sums]
 
 
 def values_of(call: Call) -> Facts:
@@ -150,6 +158,9 @@ class Agreement:
         now = {
             "the number of training steps": str(call.step),
             "this call's comparison of values": str(values),
+            "what changed since the ranks were made equal (by a method of the model)": (
+                "nothing" if call.equal else "parameters or buffers"
+            ),
         }
         now |= {f"the content of argument {n!r}": self._content(n, t) for n, t in _held_alike(call.bound)}
         if values:

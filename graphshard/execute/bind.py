@@ -20,7 +20,7 @@ from graphshard.errors import CaptureError, DataError, ShardError
 from graphshard.execute.unmarked import Agreed, decide
 from graphshard.graph.roles import Member, Role
 from graphshard.private import pytree
-from graphshard.private.pyg import is_data, is_hetero_data
+from graphshard.private.pyg import is_data
 from graphshard.shard.shard import Shard, shard_tensor_of
 
 
@@ -31,6 +31,69 @@ class Bound:
     shard: Shard
     signature: Signature
     flat: list[Tensor]
+
+
+def _with_data(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]:
+    """The arguments, with dicts of tensors for those that are a whole graph; and the names of these.
+
+    A shard is one where forward has no argument of the name of any of its tensors that it needs, but needs one value
+    alone: ``forward(self, data)``. So is a PyG ``Data``.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs and not _takes_all(parameters, args[0]):
+        return args, kwargs, ()
+    named = _by_name(model, args, kwargs)
+    whole = {name: value for name, value in named.items() if isinstance(value, Shard) or is_data(value)}
+    if not whole:
+        return args, kwargs, ()
+    if any(parameters.get(name) is None or _is_variadic(parameters[name]) for name in named):
+        raise CaptureError(
+            f"forward takes the graph in *args or **kwargs ({', '.join(whole)}): name the argument, as in "
+            "forward(self, data)"
+        )
+    return (), {**named, **{name: _tensors_of(value) for name, value in whole.items()}}, tuple(whole)
+
+
+def takes_data(model: nn.Module, data: Any) -> bool:
+    """Whether forward takes a PyG ``Data`` or ``HeteroData`` as one argument, as in ``forward(self, data)``.
+
+    Raises:
+        CaptureError: a tensor of it requires a gradient.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    needed = [n for n, p in parameters.items() if p.default is p.empty and not _is_variadic(p)]
+    if not is_data(data) or len(needed) != 1 or getattr(data, needed[0], None) is not None:
+        return False
+    stores = data.stores if hasattr(data, "stores") else [data]
+    held = [(n, t) for store in stores for n, t in store.items() if isinstance(t, Tensor)]
+    if wanted := [n for n, t in held if t.requires_grad]:
+        raise CaptureError(
+            f"{', '.join(wanted)} of the data that forward takes require a gradient, which a graph as one "
+            "object does not carry: partition() the data and set requires_grad on the shard's tensors"
+        )
+    return True
+
+
+def _takes_all(parameters: Mapping[str, inspect.Parameter], shard: Shard) -> bool:
+    """Whether forward needs one argument, which is no tensor of the shard."""
+    needed = [n for n, p in parameters.items() if p.default is p.empty and not _is_variadic(p)]
+    return len(needed) == 1 and not shard.positional and _argument(shard, needed[0]) is None
+
+
+def _is_variadic(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+
+
+def _tensors_of(graph: Any) -> dict[str, Any]:
+    """The tensors of a shard: attribute -> tensor, or type -> tensor."""
+    if not isinstance(graph, Shard):
+        raise CaptureError(
+            f"forward takes a {type(graph).__name__} beside other arguments: pass it alone, with the rest in it"
+        )
+    heads = dict.fromkeys(graph.paths.get(name, (name,))[0] for name in graph.tensors)
+    return {str(head): graph.argument(str(head)) for head in heads}
 
 
 def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -115,6 +178,7 @@ def bind(
         RuntimeMismatch: the ranks disagree on what a tensor is.
         CaptureError: an argument that cannot be captured.
     """
+    args, kwargs, data = _with_data(model, args, kwargs)
     if len(args) == 1 and isinstance(args[0], Shard) and not kwargs:
         given = args[0]
         args, kwargs = from_shard(model, given)
@@ -134,7 +198,7 @@ def bind(
         specs.append(_spec(name, value, found[name], shard))
         flat += [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
     device = flat[0].device if flat else torch.device("cpu")
-    signature = Signature(tuple(specs), structure, tuple(names), shard.schema, device=device)
+    signature = Signature(tuple(specs), structure, tuple(names), shard.schema, device=device, data=data)
     return Bound(shard, signature, flat)
 
 
@@ -204,7 +268,7 @@ def from_data(
     Raises:
         DataError: forward needs an argument that it does not have.
     """
-    if len(args) != 1 or kwargs or not (is_data(args[0]) or is_hetero_data(args[0])):
+    if len(args) != 1 or kwargs or not is_data(args[0]):
         return args, kwargs, {}
     (data,) = args
     found: dict[str, Any] = {}
@@ -218,7 +282,7 @@ def from_data(
             raise DataError(
                 f"forward needs {name!r}, which the {type(data).__name__} does not have: pass forward's arguments"
             )
-    if is_hetero_data(data):
+    if hasattr(data, "node_types"):
         return (), found, {t: int(data[t].num_nodes) for t in data.node_types}
     return (), found, {"": int(data.num_nodes)}
 

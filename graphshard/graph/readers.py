@@ -22,7 +22,7 @@ from graphshard.errors import PartitionError
 from graphshard.graph.paths import EdgeType, Path, edge_type_of, path_name
 from graphshard.graph.roles import Member, Role
 from graphshard.private import pytree
-from graphshard.private.pyg import is_data, is_hetero_data, is_sparse_tensor, store_key
+from graphshard.private.pyg import is_hetero_data, is_sparse_tensor, store_key
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_graph(data: Any, num_nodes: int | Mapping[str, int] | None) -> RawGraph
         return RawGraph(tensors, members, {"": data.number_of_nodes()})
     if is_hetero_data(data):
         return _from_hetero(data, known)
-    if is_data(data):
+    if hasattr(data, "to_dict") and hasattr(data, "num_nodes") and hasattr(data, "edge_index"):
         tensors = _from_pyg(data)
         counts = known or {"": data.num_nodes}
         return RawGraph(tensors, _edge_index_by_name(tensors), counts, labels_by_name=True)

@@ -72,8 +72,8 @@ def data_classes() -> list[Any]:
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is a ``Data`` of one kind of nodes, or a batch of them; PyG need not be imported."""
-    return hasattr(value, "to_dict") and hasattr(value, "num_nodes") and hasattr(value, "edge_index")
+    """Whether a value is a ``Data`` or a ``HeteroData``; PyG need not be imported. Relies on the class ``BaseData``."""
+    return any(base.__name__ == "BaseData" for base in type(value).__mro__)
 
 
 def data_attributes() -> frozenset[str]:

@@ -91,11 +91,13 @@ def _twin(module: nn.Module, rows: Mapping[int, Tensor], made: dict[int, nn.Modu
         name: child if child is None else _twin(child, rows, made)
         for name, child in children_of(module).items()
     }
-    before: tuple[dict[str, Any], ...] = (parameters_of(module), buffers_of(module), children_of(module))
-    own: list[dict[str, Any]] = [{n: rows.get(id(t), t) for n, t in named.items()} for named in before[:2]]
-    pairs = zip(before, (*own, children), strict=True)
-    changed = any(new[name] is not value for old, new in pairs for name, value in old.items())
-    made[id(module)] = twin = with_state(module, own[0], own[1], children) if changed else module
+    parameters, buffers, old = parameters_of(module), buffers_of(module), children_of(module)
+    own: dict[str, Any] = {name: rows.get(id(p), p) for name, p in parameters.items()}
+    kept = {name: b if b is None else rows.get(id(b), b) for name, b in buffers.items()}
+    changed = any(own[name] is not p for name, p in parameters.items())
+    changed |= any(kept[name] is not b for name, b in buffers.items())
+    changed |= any(children[name] is not c for name, c in old.items())
+    made[id(module)] = twin = with_state(module, own, kept, children) if changed else module
     return twin
 
 
@@ -138,7 +140,8 @@ class NodeParameters:
         A table is rank 0's as it was when ``distribute`` cut it or when a whole one was loaded since. Rows that
         were changed by hand after that stay as they are, on every rank: no other rank has a copy of them.
         """
-        assert self._whole is not None
+        if self._whole is None:
+            return
         every = state_of(twin)
         for name, of in self.sets.items():
             rows, whole = every[name], self._whole.pop(name)

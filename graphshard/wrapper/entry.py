@@ -40,7 +40,7 @@ def entry_of(model: nn.Module, name: str) -> nn.Module:
         (_Entry,),
         {"forward": staticmethod(getattr(model, name)), "__module__": kind.__module__},
     )
-    entry: nn.Module = entry_class.__new__(entry_class)
+    entry: nn.Module = object.__new__(entry_class)
     object.__setattr__(entry, "__dict__", vars(model))
     return entry
 

@@ -330,3 +330,20 @@ def test_a_call_that_changes_nothing_cuts_nothing() -> None:
         return first.halo_bytes - second.halo_bytes
 
     assert all(saved > 0 for saved in run_ranks(2, rank))
+
+
+class TakesData(Net):
+    def forward(self, data: Any) -> Tensor:  # type: ignore[override]
+        return super().forward(data.x, data.edge_index)
+
+
+def test_forward_may_take_the_data_as_one() -> None:
+    raw = graph()
+    data = Data(**{name: raw[name] for name in ("x", "edge_index", "y")})
+
+    def body(model: nn.Module) -> Any:
+        out = model(data)
+        weighted(out).backward()
+        return out
+
+    check(TakesData, body)

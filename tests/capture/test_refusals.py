@@ -355,3 +355,29 @@ def test_a_layer_without_shapes_is_refused_by_its_name(layer: Any, said: str) ->
 
     with pytest.raises(graphshard.CaptureError, match=rf"module {said}.*is a lazy layer.*run the model once"):
         graphshard.distribute(Lazy())(torch.rand(20, 5), torch.randint(0, 20, (2, 70)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: pyg.GCNConv(5, 3),
+        lambda: pyg.SAGEConv(5, 3),
+        lambda: pyg.Sequential("x, adj_t", [(pyg.GATConv(5, 3), "x, adj_t -> x"), nn.ReLU()]),
+    ],
+)
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_a_sparse_adjacency_into_a_layer_of_pyg_is_refused(layer: Any, layout: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = layer()
+
+        def forward(self, x: Tensor, adj_t: Tensor) -> Any:
+            return self.conv(x, adj_t)
+
+    edges = torch.randint(0, 20, (2, 60)).unique(dim=1)
+    adjacency = torch.sparse_coo_tensor(edges, torch.rand(edges.size(1)), (20, 20)).coalesce()
+    given = adjacency.to_sparse_csr() if layout == "csr" else adjacency
+    with pytest.raises(graphshard.GraphshardError, match=r"gets a sparse adjacency.*edge_weight instead"):
+        graphshard.distribute(Net())(torch.rand(20, 5), given)

@@ -65,5 +65,5 @@ def test_a_copy_of_what_was_computed_is_none_of_the_original() -> None:
         copy.deepcopy(model)
     other = copied(model)
     with torch.no_grad():
-        other.out.weight_orig.zero_()
+        other.get_parameter("out.weight_orig").zero_()
     assert model.out(torch.ones(1, 4).double()).ne(model.out.bias).any()

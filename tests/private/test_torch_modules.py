@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,7 +153,8 @@ def test_wrappers_are_known_by_their_classes() -> None:
     from torch.distributed import fsdp
 
     linear = nn.Linear(2, 2)
-    assert torch_modules.is_compiled(torch.compile(linear, backend="eager"))
+    compiled: Any = torch.compile(linear, backend="eager")
+    assert torch_modules.is_compiled(compiled)
     assert not torch_modules.is_compiled(linear)
     assert not torch_modules.is_fully_sharded(linear)
     assert issubclass(type("Sharded", (fsdp.FSDPModule, nn.Linear), {}), fsdp.FSDPModule)

@@ -16,6 +16,10 @@ from graphshard.testing import run_ranks
 class Encoded(nn.Module):
     """A table that is trained and one that is not, flags of nodes, and a buffer that no state holds."""
 
+    encoding: Tensor
+    flags: Tensor
+    degrees: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.lin = nn.Linear(4, 3).double()

@@ -24,6 +24,8 @@ def neighbours(x: Tensor, edge_index: Tensor) -> Tensor:
 class Net(nn.Module):
     """A layer with a temperature, a buffer, dropout, and methods besides forward."""
 
+    scale: Tensor
+
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
         self.lin = nn.Linear(4, 4).double()

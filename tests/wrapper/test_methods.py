@@ -91,3 +91,40 @@ def test_ranks_that_call_different_methods_are_told_apart() -> None:
 def test_names_that_are_no_methods_are_refused(name: str, said: str) -> None:
     with pytest.raises(CaptureError, match=said):
         graphshard.distribute(net(), methods=[name])
+
+
+class Resetting(Net):
+    def reset_parameters(self, value: float = 0.0) -> None:
+        """As PyG's layers do it: no version of the Parameter counts up."""
+        self.lin.weight.data.uniform_(-1, 1 + value)
+
+
+def test_parameters_that_a_method_resets_become_rank_0s_again() -> None:
+    parts, models = shards(), [Resetting(), Resetting()]
+
+    def rank(number: int, _name: str, group: Any) -> list[Tensor]:
+        model = graphshard.distribute(models[number], group=group)
+        model(parts[number])
+        model.count()
+        model(parts[number])
+        model.reset_parameters(value=float(number))
+        model(parts[number])
+        return [p.detach().clone() for p in model.parameters()]
+
+    first, second = run_ranks(2, rank)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_method_that_changes_parameters_on_one_rank_alone_is_named() -> None:
+    parts, models = shards(), [Resetting(), Resetting()]
+
+    def rank(number: int, _name: str, group: Any) -> None:
+        model = graphshard.distribute(models[number], group=group)
+        model(parts[number])
+        if number:
+            model.reset_parameters()
+        with pytest.raises(RuntimeMismatch, match="is nothing on rank 0 but parameters or buffers on rank 1"):
+            model(parts[number])
+
+    run_ranks(2, rank)
