@@ -6,8 +6,8 @@
               ------ once --------------->  ------ step ------->
 
 The data is the same while every argument that the constants read is the same memory with the same version (which
-PyTorch counts up at every write in place; a write through ``x.data`` or NumPy escapes it). Programs of one model
-share what they compute in the same way: training and evaluation keep one copy.
+PyTorch counts up at every write in place) and the same quick checksum: a write through ``x.data`` or NumPy is not
+counted. Programs of one model share what they compute in the same way: training and evaluation keep one copy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from graphshard.infer.constants import ONCE
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import Table, structure_of
 from graphshard.private.torch_tensors import version_of
+from graphshard.ranks.checksums import quick_checksum
 from graphshard.ranks.groups import device_of_numbers, resolve
 from graphshard.ranks.memory import return_free_memory
 
@@ -75,13 +76,14 @@ class Constants:
     """The values of one model's constants, for the data of the last step.
 
     Attributes:
-        data: the inputs that they were computed from, and their versions; kept, so that no other takes their memory.
+        data: the inputs that they were computed from, their versions and quick checksums; kept, so that no other takes
+            their memory.
         values: by how they are computed.
         table: numbers the ways to compute something.
         numbers: of the kept values of each program, by these.
     """
 
-    data: dict[Any, tuple[Any, int]] = field(default_factory=dict)
+    data: dict[Any, Read] = field(default_factory=dict)
     values: dict[int, Any] = field(default_factory=dict)
     table: Table = field(default_factory=dict)
     numbers: dict[int, tuple[Split, list[int]]] = field(default_factory=dict)
@@ -92,8 +94,7 @@ class Constants:
         Collective where the marked part communicates: all ranks compute if any of them has to.
         """
         numbers = self._numbers(part)
-        specs = [(spec.kind, spec.target, spec.of) for spec in part.program.inputs]
-        read = {specs[i]: (inputs[i], _version(inputs[i])) for i in part.reads}
+        read = _read(part, inputs)
         changed = any(key in self.data and not _is_same(self.data[key], new) for key, new in read.items())
         stale = changed or any(number not in self.values for number in numbers)
         if part.exchanges:
@@ -130,13 +131,28 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) and value.layout is torch.strided else []
 
 
+Read = tuple[Any, int, tuple[int, ...]]
+"""An input, its version, its quick checksum."""
+
+
+def _read(part: Split, inputs: Sequence[Any]) -> dict[Any, Read]:
+    """What the marked part reads; the user's tensors with checksums, which come from their device together."""
+    specs = [(spec.kind, spec.target, spec.of) for spec in part.program.inputs]
+    owned = [i for i in part.reads if specs[i][0] == "user" and isinstance(inputs[i], Tensor)]
+    sums: dict[int, tuple[int, ...]] = {}
+    if owned:
+        found = torch.stack([quick_checksum(inputs[i]) for i in owned]).tolist()
+        sums = {i: tuple(numbers) for i, numbers in zip(owned, found, strict=True)}
+    return {specs[i]: (inputs[i], _version(inputs[i]), sums.get(i, ())) for i in part.reads}
+
+
 def _version(value: Any) -> int:
     return version_of(value) if isinstance(value, Tensor) else 0
 
 
-def _is_same(old: tuple[Any, int], new: tuple[Any, int]) -> bool:
+def _is_same(old: Read, new: Read) -> bool:
     """Whether an input is what it was: the same memory, not written to since; anything but a tensor by value."""
-    (a, before), (b, after) = old, new
+    (a, *before), (b, *after) = old, new
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return bool(a == b)
     if b.is_inference():  # has no version

@@ -88,6 +88,46 @@ def test_changed_data_is_noticed(change: Callable[[Shard], Shard]) -> None:
     torch.testing.assert_close(module(shard), base(shard.x, shard.edge_index))
 
 
+def through_numpy(shard: Shard) -> Shard:
+    shard.x.numpy()[:] *= 2
+    return shard
+
+
+def one_entry_through_numpy(shard: Shard) -> Shard:
+    shard.x.numpy()[-1, -1] += 1
+    return shard
+
+
+def rows_exchanged_through_numpy(shard: Shard) -> Shard:
+    rows = shard.x.numpy()
+    rows[[0, 1]] = rows[[1, 0]]
+    return shard
+
+
+def through_data(shard: Shard) -> Shard:
+    shard.x.data.mul_(2)
+    return shard
+
+
+def another_graph_through_data(shard: Shard) -> Shard:
+    shard.edge_index.data[0] = shard.edge_index[0].flip(0)
+    return shard
+
+
+UNCOUNTED = [
+    through_numpy,
+    one_entry_through_numpy,
+    rows_exchanged_through_numpy,
+    through_data,
+    another_graph_through_data,
+]
+
+
+@pytest.mark.parametrize("change", UNCOUNTED)
+def test_a_write_that_pytorch_does_not_count_is_noticed(change: Callable[[Shard], Shard]) -> None:
+    test_changed_data_is_noticed(change)
+
+
 def test_new_features_in_every_step() -> None:
     base, (shard,) = model(), shards(1)
     module = graphshard.distribute(copy.deepcopy(base), roles={"x": "node"})
@@ -97,7 +137,7 @@ def test_new_features_in_every_step() -> None:
 
 
 def test_all_ranks_compute_anew_where_one_has_to() -> None:
-    """One rank writes into its own features: the sync of the constant features is collective."""
+    """Some ranks write into their own features, one uncounted: the sync of the constant features is collective."""
     base, parts = model(), shards(3)
     models = [copy.deepcopy(base) for _ in parts]
 
@@ -107,12 +147,14 @@ def test_all_ranks_compute_anew_where_one_has_to() -> None:
         module(shard)
         if number == 1:
             shard.x.add_(1.0)
+        if number == 2:
+            shard.x.numpy()[:] += 1.0
         return shard.gather(module(shard).detach(), group)
 
     found = run_ranks(3, rank)[0]
     whole = fixed_case(parts=3)
     x = whole.tensors["x"].clone()
-    x[whole.assignment == 1] += 1.0
+    x[whole.assignment >= 1] += 1.0
     torch.testing.assert_close(found, base(x, whole.tensors["edge_index"]))
 
 
