@@ -35,7 +35,7 @@ from graphshard.execute.run import Compiled, State, compile_captured, graph_inpu
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
-from graphshard.private.torch_modules import share_state
+from graphshard.private.torch_modules import as_parameters, share_state
 from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import all_gather_object, default_group, group_size, meet_threads
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
@@ -171,12 +171,11 @@ class DistributedModule(Transparent):
         return self._entries[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_ONE_PROCESS}
+        kept = {name: value for name, value in super().__getstate__().items() if name not in _OF_ONE_PROCESS}
         return kept | {"_group": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.__dict__.pop("_sealed", None)
         self._start_anew()
         self.seal()
 
@@ -272,9 +271,10 @@ class DistributedModule(Transparent):
         return self._compiled[key]
 
     def _captured(self, signature: Signature) -> Compiled:
-        compiled = compile_captured(capture(self._model, signature), self._options)
-        check_capture(self._model, compiled)
-        return with_lost_gradients(self._model, compiled)
+        with as_parameters(self._model):  # torch.func.functional_call puts tensors in their places
+            compiled = compile_captured(capture(self._model, signature), self._options)
+            check_capture(self._model, compiled)
+            return with_lost_gradients(self._model, compiled)
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""

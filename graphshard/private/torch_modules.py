@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 __all__ = [
     "BatchNorm",
+    "as_parameters",
     "buffers_of",
     "check_input_dim",
     "children_of",
@@ -76,6 +78,27 @@ def with_state(
     twin = copy.copy(module)
     vars(twin).update(_parameters=dict(parameters), _buffers=dict(buffers), _modules=dict(children))
     return twin
+
+
+@contextmanager
+def as_parameters(model: nn.Module) -> Iterator[None]:
+    """Inside the block, a tensor in the place of a parameter is a Parameter of the same values.
+
+    Relies on ``torch.func.functional_call`` writing tensors into ``nn.Module._parameters``.
+    """
+    taken: list[tuple[nn.Module, str, Any]] = [
+        (module, name, tensor)
+        for module in model.modules()
+        for name, tensor in module._parameters.items()
+        if tensor is not None and not isinstance(tensor, nn.Parameter)
+    ]
+    for module, name, tensor in taken:
+        module._parameters[name] = nn.Parameter(tensor.detach(), tensor.requires_grad)
+    try:
+        yield
+    finally:
+        for module, name, tensor in taken:
+            module._parameters[name] = tensor
 
 
 def has_backward_hooks(module: nn.Module) -> bool:
