@@ -37,7 +37,7 @@ from graphshard.execute.run import Compiled, State, compile_captured, graph_inpu
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
-from graphshard.private.torch_modules import share_state
+from graphshard.private.torch_modules import as_parameters, share_state
 from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import (
     all_gather_object,
@@ -200,12 +200,11 @@ class DistributedModule(Transparent):
         return self._entries[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_ONE_PROCESS}
+        kept = {name: value for name, value in super().__getstate__().items() if name not in _OF_ONE_PROCESS}
         return kept | {"_group": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.__dict__.pop("_sealed", None)
         self._start_anew()
         self.seal()
 
@@ -335,9 +334,12 @@ class DistributedModule(Transparent):
         return compiled
 
     def _captured(self, signature: Signature) -> Compiled:
-        compiled = compile_captured(capture(self._model, signature, self._observed.written), self._options)
-        check_capture(self._model, compiled)
-        return with_lost_gradients(self._model, compiled)
+        with as_parameters(self._model):  # torch.func.functional_call puts tensors in their places
+            compiled = compile_captured(
+                capture(self._model, signature, self._observed.written), self._options
+            )
+            check_capture(self._model, compiled)
+            return with_lost_gradients(self._model, compiled)
 
     def _check_small(self, shard: Shard, compiled: Compiled) -> None:
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""

@@ -18,6 +18,7 @@ from torch.utils.module_tracker import ModuleTracker
 __all__ = [
     "BOOKKEEPING",
     "BatchNorm",
+    "as_parameters",
     "buffers_of",
     "check_input_dim",
     "children_of",
@@ -97,6 +98,27 @@ def forward_hooks(module: nn.Module) -> dict[str, dict[int, Any]]:
     Relies on ``nn.Module._forward_pre_hooks`` and ``_forward_hooks``.
     """
     return {"forward_pre_hook": module._forward_pre_hooks, "forward_hook": module._forward_hooks}
+
+
+@contextmanager
+def as_parameters(model: nn.Module) -> Iterator[None]:
+    """Inside the block, a tensor in the place of a parameter is a Parameter of the same values.
+
+    Relies on ``torch.func.functional_call`` writing tensors into ``nn.Module._parameters``.
+    """
+    taken: list[tuple[nn.Module, str, Any]] = [
+        (module, name, tensor)
+        for module in model.modules()
+        for name, tensor in module._parameters.items()
+        if tensor is not None and not isinstance(tensor, nn.Parameter)
+    ]
+    for module, name, tensor in taken:
+        module._parameters[name] = nn.Parameter(tensor.detach(), tensor.requires_grad)
+    try:
+        yield
+    finally:
+        for module, name, tensor in taken:
+            module._parameters[name] = tensor
 
 
 def has_backward_hooks(module: nn.Module) -> bool:

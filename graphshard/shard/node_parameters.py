@@ -185,7 +185,7 @@ class NodeParameters:
     def __deepcopy__(self, memo: dict[int, Any]) -> NodeParameters:
         twin = copy.copy(self)  # of the same shard
         if self._whole is not None:
-            twin.__dict__.update(_whole=dict(self._whole))
+            vars(twin)["_whole"] = dict(self._whole)
         return twin
 
     def attach(self, module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,8 +33,24 @@ class Transparent(nn.Module):
     _model: nn.Module
 
     def seal(self) -> None:
-        """From here on a new attribute is one of the user's module."""
+        """From here on a new attribute is one of the user's module, and what its class overrides is called there."""
+        for name in _overridden(type(self._model), type(self)):
+            self.__dict__[name] = functools.partial(self._forwarded, name)
         self.__dict__["_sealed"] = True
+
+    def _forwarded(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        found = getattr(self._model, name)(*args, **kwargs)
+        return self if found is self._model else found
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = {"_sealed", *_overridden(type(self._model), type(self))}
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._model[key]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._model)  # type: ignore[call-overload, no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -68,6 +84,18 @@ class Transparent(nn.Module):
 
     def _keeps(self, name: str) -> bool:
         return name in self.__dict__ or isinstance(getattr(type(self), name, None), property)
+
+
+def _overridden(kind: type[nn.Module], wrapper: type[nn.Module]) -> list[str]:
+    """The methods of ``nn.Module`` that a class writes anew (``state_dict``), and the wrapper's does not."""
+    names = [name for name in vars(nn.Module) if not name.startswith("_") and name != "forward"]
+    return [
+        name
+        for name in names
+        if callable(getattr(kind, name))
+        and getattr(kind, name) is not getattr(nn.Module, name)
+        and getattr(wrapper, name) is getattr(nn.Module, name)
+    ]
 
 
 def _has_own(model: nn.Module, name: str) -> bool:

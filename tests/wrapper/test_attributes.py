@@ -96,3 +96,46 @@ def test_a_name_of_both_is_refused_where_it_is_written() -> None:
         CaptureError, match="'step' is an attribute of the distributed module and of Stepping"
     ):
         model.step = 4
+
+
+def test_what_the_class_overrides_is_called_there() -> None:
+    class Own(Net):
+        def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
+            return {**super().state_dict(*args, **kwargs), "version": 2}  # type: ignore[arg-type]
+
+        def double(self) -> Own:
+            self.temperature = 2.0
+            return super().double()
+
+    import copy
+
+    for model in (graphshard.distribute(Own()), copy.deepcopy(graphshard.distribute(Own()))):
+        assert model.state_dict()["version"] == 2
+        assert model.double() is model
+        assert model.temperature == 2.0
+
+
+def test_parts_by_number() -> None:
+    layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    model = graphshard.distribute(layers)
+    assert model[0] is layers[0]
+    assert list(model) == list(layers)
+    with pytest.raises(TypeError, match="'Net' object is not subscriptable"):
+        graphshard.distribute(net())[0]
+
+
+def test_a_functional_call_has_the_gradients_of_what_it_puts_in() -> None:
+    """Before anything was captured, and after."""
+    plain = net()
+    model = graphshard.distribute(plain)
+    for _ in range(2):
+        given = {name: (2 * p).detach().requires_grad_() for name, p in plain.named_parameters()}
+        found = torch.func.functional_call(model, given, (X, EDGES)).square().sum()
+        expected = torch.func.functional_call(plain, given, (X, EDGES)).square().sum()
+        for one, other in zip(
+            torch.autograd.grad(found, list(given.values())),
+            torch.autograd.grad(expected, list(given.values())),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+        assert all(isinstance(p, nn.Parameter) for p in plain.parameters())
