@@ -49,6 +49,11 @@ def find_edge_sets(raw: RawGraph, fixed: Members) -> tuple[list[EdgeSet], Member
         elif member.role is Role.INDEX:
             members[name] = member if member.of else replace(member, of=name)
             source, destination = member.ends or ("", "")
+            if raw.node_types and source not in raw.node_types:
+                known = ", ".join(map(repr, raw.node_types))
+                raise PartitionError(
+                    f'{name!r} is an index of {source!r}, but the node types are {known}: pass "index:type"'
+                )
             sets[name] = EdgeSet(members[name].of, source, destination, NUMBERS)
     return list(sets.values()), members
 
