@@ -19,7 +19,7 @@ from graphshard.errors import CaptureError, DataError
 from graphshard.execute.run import compile_captured
 from graphshard.graph.data import Roles
 from graphshard.graph.roles import Role
-from graphshard.graph.schema import PAIRS, EdgeSet, Schema
+from graphshard.graph.schema import NUMBERS, PAIRS, EdgeSet, Schema
 from graphshard.ir.program import Stage
 from graphshard.options import Options
 from graphshard.partitioning.partition import ShardedGraph, partition
@@ -156,7 +156,8 @@ def _symbolic(
     """Capture on what the arguments are said to be."""
     specs = argument_specs(model, features, inputs)
     leaves, structure = pytree.tree_flatten(((), specs))
-    pairs = (EdgeSet(name, plan=PAIRS) for name, spec in specs.items() if spec.role is Role.PAIRS)
+    plans = {Role.PAIRS: PAIRS, Role.INDEX: NUMBERS}
+    pairs = (EdgeSet(name, plan=plans[s.role]) for name, s in specs.items() if s.role in plans)
     schema = Schema(edges=(EdgeSet(), *pairs))
     captured = capture(model, Signature(tuple(leaves), structure, tuple(specs), schema))
     return compile_captured(captured, options).stages
@@ -230,6 +231,8 @@ def _parse(name: str, text: str, model: nn.Module) -> TensorSpec:
     role, sizes = Role(found[1]), tuple(int(size) for size in (found[3] or "").split("x") if size)
     if role.is_index:
         return TensorSpec(role, torch.int64, (2,), name if role is Role.PAIRS else "")
+    if role is Role.INDEX:
+        return TensorSpec(role, torch.int64, (), name)
     if math.prod(sizes) < 1:
         raise DataError(f"{text!r} gives {name!r} a size of 0")
     return TensorSpec(role, dtype, () if role is Role.ADJACENCY else sizes)

@@ -166,9 +166,12 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
             if spec.role is Role.ADJACENCY:
                 flat.append(torch.rand(edges, generator=generator).to(spec.dtype))
         else:
-            counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges}.get(spec.role)
+            counts = {Role.NODE: sizes.nodes, Role.EDGE: sizes.edges, Role.INDEX: sizes.edges}.get(spec.role)
             rows = () if counts is None else (counts[spec.of],)
             values = _values((*rows, *spec.trailing), spec.dtype, generator)
+            if spec.role is Role.INDEX:
+                nodes = sizes.nodes[signature.schema.edge_set(spec.of).source]
+                values = torch.randint(0, nodes, values.shape, generator=generator) if nodes else values
             if number in signature.two_graphs:
                 values = (torch.arange(values.numel()) * 2 >= values.numel()).to(spec.dtype)
             flat.append(values)
@@ -186,7 +189,7 @@ def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
         elif spec.role is Role.ADJACENCY:
             shapes.extend(({1: edges[spec.of]}, {0: edges[spec.of]}))
         else:
-            dims = {Role.NODE: nodes, Role.EDGE: edges}.get(spec.role)
+            dims = {Role.NODE: nodes, Role.EDGE: edges, Role.INDEX: edges}.get(spec.role)
             shapes.append({} if dims is None else {0: dims[spec.of]})
     return tuple(shapes)
 

@@ -111,6 +111,8 @@ def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
     rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
     if spec.role is Role.EDGE:
         return [Placed((rows, *rest))]
+    if spec.role is Role.INDEX:
+        return [Placed((rows,), points=Points(edge_set.source))]
     source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
     if spec.role is Role.ADJACENCY:
         return [Placed((None, rows), points=(destination, source)), Placed((rows,))]

@@ -58,6 +58,8 @@ def reordered(whole: Shard, seed: int) -> Shard:
             ends = whole.schema.edge_set(member.of)
             own = value[:, edges[member.of]]
             return torch.stack([place[ends.source][own[0]], place[ends.destination][own[1]]])
+        if member.role is Role.INDEX:
+            return place[whole.schema.edge_set(member.of).source][value[edges[member.of]]]
         if member.role is Role.ADJACENCY:
             index = place[""][value.indices()[:, edges[""]]]
             return torch.sparse_coo_tensor(index, value.values()[edges[""]], value.shape, is_coalesced=True)

@@ -243,6 +243,11 @@ def _place(
 
 def _known(member: Member, name: str, shard: Shard) -> Member:
     """A role that the user gave, which must speak of a set of the shard."""
+    if member.role is Role.INDEX:
+        raise ShardError(
+            f"argument {name!r} is given the role {str(member)!r}: numbers of nodes are cut with the graph, put "
+            "them into the data and give partition(..., roles=) the role"
+        )
     nodes = member.role is Role.NODE
     sets = shard.node_sets if nodes else shard.edge_sets
     if member.role is not Role.REPLICATED and member.of not in sets:
@@ -289,7 +294,7 @@ def from_data(
 
 def _spec(name: str, value: Tensor, member: Member, shard: Shard) -> TensorSpec:
     role, own = member.role, shard.own_sizes
-    counts = {Role.NODE: own.nodes, Role.EDGE: own.edges}.get(role)
+    counts = {Role.NODE: own.nodes, Role.EDGE: own.edges, Role.INDEX: own.edges}.get(role)
     if counts is not None and (value.dim() == 0 or value.size(0) != counts[member.of]):
         raise ShardError(
             f"argument {name!r} is a {member} tensor of shape {list(value.shape)}, but this rank's shard "

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
+from graphshard.graph.checks import Found, check_graph, check_no_numbers, check_nodes
 from graphshard.graph.edge_sets import count_nodes, edge_type, find_edge_sets, schema_of
 from graphshard.graph.paths import Path
 from graphshard.graph.readers import RawGraph, edge_set_name, read_graph
-from graphshard.graph.roles import SPARSE_LAYOUTS, GivenRole, Member, Role, as_member, infer_member
-from graphshard.graph.schema import Schema, Sizes
+from graphshard.graph.roles import GivenRole, Member, Role, as_member, infer_member
+from graphshard.graph.schema import NUMBERS, Schema, Sizes
 
 Roles = Mapping[str, GivenRole]
 
@@ -77,16 +78,23 @@ class GraphData(Mapping[str, Tensor]):
         return sum(self.edges(edge_set.name).size(1) for edge_set in self.schema.messages)
 
     def edges(self, name: str = "") -> Tensor:
-        """int64 ``[2, E]``, source and destination of each edge of a set; of an adjacency, in coalesced order."""
+        """int64 ``[2, E]``, source and destination of each edge of a set; of an adjacency, in coalesced order; of an
+        index ``[2, m]``, each node twice."""
         for tensor, member in self.members.items():
             if member.role.is_index and member.of == name:
                 return self.tensors[tensor]
+            if member.role is Role.INDEX and member.of == name:
+                return self.tensors[tensor].expand(2, -1)
         adjacency = next(n for n, member in self.members.items() if member.role is Role.ADJACENCY)
         return self.tensors[adjacency].indices().flip(0)
 
 
 def as_graph_data(
-    data: Any, roles: Roles | None = None, num_nodes: int | Mapping[str, int] | None = None
+    data: Any,
+    roles: Roles | None = None,
+    num_nodes: int | Mapping[str, int] | None = None,
+    *,
+    cut: bool = False,
 ) -> GraphData:
     """Read a graph in any accepted form, decide each tensor's role, check the edges.
 
@@ -94,6 +102,7 @@ def as_graph_data(
         data: see :func:`graphshard.partition`.
         roles: name -> role for tensors whose shape does not decide it, or to overrule what it would decide.
         num_nodes: N (of each node set), where the data cannot say.
+        cut: it will be cut into several parts, which number nodes and edges anew.
 
     Returns:
         The graph; an adjacency comes back coalesced COO. Tensors are the caller's own where nothing changed.
@@ -116,9 +125,15 @@ def as_graph_data(
     # The edges of a set do not depend on what is still unknown: how many nodes there are.
     graph = GraphData(tensors, members, {}, schema, raw.positional, raw.paths)
     sizes = _sizes(raw, graph)
+    check_nodes(sizes)
     members |= {name: _infer(raw, name, schema, sizes) for name in tensors if name not in members}
     members = {name: members[name] for name in tensors}
-    return _checked(GraphData(tensors, members, dict(sizes.nodes), schema, raw.positional, raw.paths), sizes)
+    found = GraphData(tensors, members, dict(sizes.nodes), schema, raw.positional, raw.paths)
+    checked = Found(tensors, members, schema, sizes, found.edges, raw, frozenset(given))
+    check_graph(checked)
+    if cut:
+        check_no_numbers(checked)
+    return found
 
 
 def _as_raw(graph: GraphData) -> RawGraph:
@@ -145,14 +160,23 @@ def _sizes(raw: RawGraph, graph: GraphData) -> Sizes:
                     lowest = max(lowest, int(edges[edge_set.name][row].max()) + 1)
         known = raw.num_nodes.get(name)
         nodes[name] = (
-            count_nodes(raw, graph.members, name, lowest, set(counts.values())) if known is None else known
+            count_nodes(raw, graph.members, name, lowest, _edge_counts(graph.schema, counts))
+            if known is None
+            else known
         )
     return Sizes(nodes, counts)
+
+
+def _edge_counts(schema: Schema, counts: Mapping[str, int]) -> set[int]:
+    return {counts[e.name] for e in schema.edges if e.plan != NUMBERS}
 
 
 def _infer(raw: RawGraph, name: str, schema: Schema, sizes: Sizes) -> Member:
     """The role of a tensor, from its dtype, its shape, and the type it stands under."""
     value, below = raw.tensors[name], raw.paths.get(name, ("", ""))[1]
+    # As many rows as an index has entries is a coincidence until the user says more.
+    edges = {e.name: sizes.edges[e.name] for e in schema.edges if e.plan != NUMBERS}
+    sizes = Sizes(sizes.nodes, edges)
     kind = edge_type(raw, name)
     if kind is not None:
         main = edge_set_name(kind)
@@ -176,12 +200,6 @@ def _labelled(name: str, raw: RawGraph, sizes: Sizes) -> Member | None:
     return Member(Role.EDGE, of) if value.dim() > 0 and rows == value.size(0) else None
 
 
-def sorted_unique(values: Tensor) -> Tensor:
-    """``values.unique()``, which torch leaves without types."""
-    result: Tensor = values.unique()  # type: ignore[no-untyped-call]
-    return result
-
-
 def _coalesced(value: Tensor, name: str) -> Tensor:
     """COO or CSR adjacency -> detached, coalesced COO."""
     if value.layout not in (torch.sparse_coo, torch.sparse_csr) or value.dim() != 2 or value.dense_dim() > 0:
@@ -197,68 +215,3 @@ def _coalesced(value: Tensor, name: str) -> Tensor:
         indices = torch.stack([rows.long(), value.col_indices().long()])
         value = torch.sparse_coo_tensor(indices, value.values(), value.shape, check_invariants=True)
     return value.coalesce()
-
-
-def _checked(data: GraphData, sizes: Sizes) -> GraphData:
-    """Check that every tensor fits its role."""
-    if data.num_nodes < 1:
-        raise PartitionError(f"a graph of {data.num_nodes} nodes cannot be partitioned")
-    for name, member in data.members.items():
-        value = data.tensors[name]
-        if member.role.is_index:
-            edge_set = data.schema.edge_set(member.of)
-            ends = edge_set.source, edge_set.destination
-            _check_edge_index(value, (sizes.nodes[ends[0]], sizes.nodes[ends[1]]), ends, name)
-            if not torch.equal(value, data.edges(member.of)):
-                raise PartitionError(
-                    f"{name!r} holds another graph than the first edge index of {member.of!r}: name another set"
-                )
-        elif member.role is Role.ADJACENCY:
-            if not data.schema.homogeneous:
-                raise PartitionError(
-                    f"adjacency {name!r} of a heterogeneous graph: pass an edge_index instead"
-                )
-            _check_adjacency(value, data.edges(), data.num_nodes, name)
-        elif member.role in (Role.NODE, Role.EDGE):
-            _check_rows(value, member, sizes, name)
-    return data
-
-
-def _check_rows(value: Tensor, member: Member, sizes: Sizes, name: str) -> None:
-    known = sizes.nodes if member.role is Role.NODE else sizes.edges
-    if member.of not in known:
-        sets = ", ".join(repr(n) for n in known)
-        raise PartitionError(f"{name!r} has role {str(member)!r}, but there are only the sets {sets}")
-    rows = known[member.of]
-    if value.layout in SPARSE_LAYOUTS or value.dim() == 0 or value.size(0) != rows:
-        raise PartitionError(
-            f"{name!r} has role {str(member)!r}, so it must be dense with {rows} rows, but its shape is "
-            f"{list(value.shape)}"
-        )
-
-
-def _check_edge_index(value: Tensor, counts: tuple[int, int], ends: tuple[str, str], name: str) -> None:
-    limits = torch.tensor(counts, device=value.device).unsqueeze(1)
-    outside = ((value < 0) | (value >= limits)).nonzero()
-    if outside.numel() > 0:
-        row, edge = outside[0].tolist()
-        of = f" of {ends[row]!r}" if ends[row] else ""
-        raise PartitionError(
-            f"{name}[{row}, {edge}] is {int(value[row, edge])}, but the graph has {counts[row]} nodes{of} "
-            f"(0..{counts[row] - 1}); if it holds no numbers of nodes, pass roles={{{name!r}: "
-            '"replicated"}'
-        )
-
-
-def _check_adjacency(value: Tensor, edges: Tensor, num_nodes: int, name: str) -> None:
-    if tuple(value.shape) != (num_nodes, num_nodes):
-        raise PartitionError(
-            f"adjacency {name!r} has shape {list(value.shape)}, but the graph has {num_nodes} nodes"
-        )
-    pattern = value.indices()
-    _check_edge_index(pattern, (num_nodes, num_nodes), ("", ""), f"{name}.indices()")
-    keys = sorted_unique(edges[1] * num_nodes + edges[0])
-    if not torch.equal(keys, pattern[0] * num_nodes + pattern[1]):
-        raise PartitionError(
-            f"adjacency {name!r} and the data's other graph have different edges: keep one of them"
-        )

@@ -16,7 +16,7 @@ from graphshard.errors import PartitionError
 from graphshard.graph.paths import EdgeType
 from graphshard.graph.readers import RawGraph, edge_set_name
 from graphshard.graph.roles import SPARSE_LAYOUTS, Member, Role, is_edge_index
-from graphshard.graph.schema import MESSAGES, PAIRS, EdgeSet, Schema
+from graphshard.graph.schema import MESSAGES, NUMBERS, PAIRS, EdgeSet, Schema
 
 Members = dict[str, Member]
 
@@ -37,7 +37,7 @@ def find_edge_sets(raw: RawGraph, fixed: Members) -> tuple[list[EdgeSet], Member
         if member.role.is_index and not is_edge_index(raw.tensors[name]):
             value = raw.tensors[name]
             raise PartitionError(
-                f"edge index {name!r} must be int64 [2, E], not {value.dtype} {list(value.shape)}"
+                f"edge index {name!r} must be int64 [2, E], not {value.dtype} {list(value.shape)}{_mend(value)}"
             )
     adjacent = any(member.role is Role.ADJACENCY for member in members.values())
     sets: dict[str, EdgeSet] = {"": EdgeSet()} if adjacent else {}
@@ -46,7 +46,32 @@ def find_edge_sets(raw: RawGraph, fixed: Members) -> tuple[list[EdgeSet], Member
             plan = PAIRS if member.role is Role.PAIRS else MESSAGES
             source, destination = member.ends or _ends(raw, name)
             sets.setdefault(member.of, EdgeSet(member.of, source, destination, plan))
+        elif member.role is Role.INDEX:
+            members[name] = member if member.of else replace(member, of=name)
+            source, destination = member.ends or ("", "")
+            if raw.node_types and source not in raw.node_types:
+                known = ", ".join(map(repr, raw.node_types))
+                raise PartitionError(
+                    f'{name!r} is an index of {source!r}, but the node types are {known}: pass "index:type"'
+                )
+            sets[name] = EdgeSet(members[name].of, source, destination, NUMBERS)
     return list(sets.values()), members
+
+
+def _mend(value: Tensor) -> str:
+    """What makes an edge index of a tensor that is none, where something does."""
+    if value.layout is not torch.strided:
+        return ": an adjacency goes under another name"
+    turned = value.dim() == 2 and value.size(1) == 2 and value.size(0) != 2
+    if (
+        value.dim() != 2
+        or not (turned or value.size(0) == 2)
+        or value.is_complex()
+        or value.dtype == torch.bool
+    ):
+        return ": row 0 has the source of each edge, row 1 its destination"
+    steps = [".t().contiguous()"] * turned + [".long()"] * (value.dtype != torch.int64)
+    return f": pass it as {''.join(steps)}"
 
 
 def edge_type(raw: RawGraph, name: str) -> EdgeType | None:

@@ -58,6 +58,11 @@ def read_graph(data: Any, num_nodes: int | Mapping[str, int] | None) -> RawGraph
     """
     given = dict(num_nodes) if isinstance(num_nodes, Mapping) else {"": num_nodes}
     known = {name: count for name, count in given.items() if count is not None}
+    if isinstance(data, Sequence) and any(map(_is_graph, data)):
+        raise PartitionError(
+            f"the data is a {type(data).__name__} of {len(data)} graphs, and one graph is cut: join them first, "
+            "torch_geometric.data.Batch.from_data_list(graphs)"
+        )
     if isinstance(data, nx.Graph):
         tensors, members = _from_networkx(data)
         return RawGraph(tensors, members, {"": data.number_of_nodes()})
@@ -67,14 +72,20 @@ def read_graph(data: Any, num_nodes: int | Mapping[str, int] | None) -> RawGraph
         tensors = _from_pyg(data)
         counts = known or {"": data.num_nodes}
         return RawGraph(tensors, _edge_index_by_name(tensors), counts, labels_by_name=True)
-    if isinstance(data, Mapping):
-        return _from_tree({str(name): value for name, value in data.items()}, known, positional=False)
+    if isinstance(data, Mapping):  # None is what an optional argument is
+        present = {str(name): value for name, value in data.items() if value is not None}
+        return _from_tree(present, known, positional=False)
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return _from_tree({str(i): value for i, value in enumerate(data)}, known, positional=True)
+    several = " (of a data set pass one graph, dataset[0])" if hasattr(data, "__getitem__") else ""
     raise PartitionError(
-        f"cannot read a graph from {type(data).__name__}: pass a PyG Data or HeteroData, a networkx graph, a "
+        f"cannot read a graph from {type(data).__name__}{several}: pass a PyG Data or HeteroData, a networkx graph, a "
         "mapping of names to tensors, or the sequence of forward's tensors"
     )
+
+
+def _is_graph(value: Any) -> bool:
+    return isinstance(value, nx.Graph) or hasattr(value, "edge_index") or is_hetero_data(value)
 
 
 def _from_tree(arguments: dict[str, Any], known: dict[str, int], *, positional: bool) -> RawGraph:

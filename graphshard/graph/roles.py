@@ -30,6 +30,8 @@ class Role(enum.Enum):
     """int64 ``[2, L]``, pairs of nodes to be scored: as an edge index, with a halo of their own."""
     ADJACENCY = "adjacency"
     """``torch.sparse`` COO or CSR ``[N, N]``; row = destination, column = source, as ``sparse.mm`` has it."""
+    INDEX = "index"
+    """int64 ``[m]``, numbers of nodes (a split, seeds): a rank holds those of its own nodes, in local numbers."""
     REPLICATED = "replicated"
     """Any shape: the same on every rank."""
 
@@ -46,7 +48,7 @@ class Member:
     Attributes:
         role: what they are.
         of: the node set or edge set; "" for the unnamed one.
-        ends: the node sets that an edge index points into, where the user says so.
+        ends: the node sets that an edge index points into, where the user says so; that of an index, twice.
     """
 
     role: Role
@@ -58,7 +60,7 @@ class Member:
 
 
 GivenRole = Member | Role | str
-"""How a user names a role: ``"node"``, ``"edge:edge_label_index"``, ``"edge_index:user->movie"``."""
+"""How a user names a role: ``"node"``, ``"edge:edge_label_index"``, ``"edge_index:user->movie"``, ``"index:paper"``."""
 
 
 def as_member(value: GivenRole, name: str) -> Member:
@@ -66,7 +68,8 @@ def as_member(value: GivenRole, name: str) -> Member:
 
     Args:
         value: a role, or ``"role:set"`` with the name of a node set (``"node:paper"``) or of an edge set
-            (``"edge:edge_label_index"``); for an edge index or pairs also ``"edge_index:source->destination"``.
+            (``"edge:edge_label_index"``); for an edge index or pairs also ``"edge_index:source->destination"``; for
+            an index the node set whose nodes it numbers, ``"index:paper"``.
 
     Raises:
         PartitionError: there is no such role.
@@ -84,7 +87,7 @@ def as_member(value: GivenRole, name: str) -> Member:
         return Member(role, ends=(source.strip(), destination.strip()))
     if arrow or (of and role in (Role.ADJACENCY, Role.REPLICATED)):
         raise PartitionError(f"the role {value!r} given for {name!r}: {role.value!r} takes no {of!r}")
-    return Member(role, of)
+    return Member(role, ends=(of, of)) if role is Role.INDEX else Member(role, of)
 
 
 def is_edge_index(value: Tensor) -> bool:

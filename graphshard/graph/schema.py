@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 MESSAGES, PAIRS = "", "pairs"
 """The plans of a node set: the halo that edges read, and the halo that pairs read."""
+NUMBERS = "numbers"
+"""Stands for a plan in the set of an index, whose entries each number one node: they live with it and read no halo."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class EdgeSet:
 
     Attributes:
         name: of the set.
-        source, destination: the node sets of the two ends.
-        plan: which plan of the source set fetches the sources: that of messages, or that of pairs to be scored.
+        source, destination: the node sets of the two ends; of an index, whose two ends are one node, the same.
+        plan: which plan of the source set fetches the sources: that of messages, or that of pairs to be scored; or
+            ``NUMBERS``.
     """
 
     name: str = ""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
-from graphshard.graph.data import GraphData, sorted_unique
+from graphshard.graph.checks import sorted_unique
+from graphshard.graph.data import GraphData
+from graphshard.graph.schema import NUMBERS
 
 Method = str | Tensor | Mapping[str, Tensor] | Callable[..., Any]
 """``"metis"``; the part of each node; a function of edges, numbers of nodes and parts that gives it."""
@@ -28,7 +30,7 @@ def assign(graph: GraphData, num_parts: int, method: Method, seed: int) -> dict[
                 f"there is no partition method {method!r}: use 'metis', a function or a tensor"
             )
         return metis_of(graph, num_parts, seed)
-    indices = {e.name: graph.edges(e.name).cpu() for e in graph.schema.edges}
+    indices = {e.name: graph.edges(e.name).cpu() for e in graph.schema.edges if e.plan != NUMBERS}
     counts = graph.node_counts
     found: Any = method
     if graph.schema.homogeneous:
@@ -72,6 +74,8 @@ def metis_of(graph: GraphData, num_parts: int, seed: int) -> dict[str, Tensor]:
         total += count
     union, weights = [torch.empty(2, 0, dtype=torch.int64)], torch.ones(total, dtype=torch.int64)
     for edge_set in graph.schema.edges:
+        if edge_set.plan == NUMBERS:
+            continue
         index = graph.edges(edge_set.name).cpu()
         index = index + torch.tensor([[starts[edge_set.source]], [starts[edge_set.destination]]])
         weights += torch.bincount(index[1], minlength=total)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphshard.graph.data import GraphData, sorted_unique
+from graphshard.graph.checks import sorted_unique
+from graphshard.graph.data import GraphData
 from graphshard.graph.roles import Member, Role
 from graphshard.graph.schema import EdgeSet
 from graphshard.shard.halo import HaloPlan
@@ -185,6 +186,9 @@ class _Cut:
         edges = self.numbering.edges[member.of][self.rank].to(value.device)
         if member.role is Role.EDGE:
             return value[edges]
+        if member.role is Role.INDEX:
+            own = self.schema.edge_set(member.of).source
+            return self.numbering.nodes[own].local.to(value.device)[value[edges]]
         return self._take_index(value[:, edges], self.schema.edge_set(member.of))
 
     def _take_index(self, own: Tensor, edge_set: EdgeSet) -> Tensor:

@@ -94,10 +94,12 @@ def partition(
         num_parts: number of shards, at least 1; parts may be empty.
         method: ``"metis"``; a function ``(edge_index, num_nodes, num_parts) -> int64 [N]``; or that tensor.
             Of several node types all three are dicts: edge set -> index, node type -> N, node type -> parts.
-        roles: name -> ``"node"|"edge"|"edge_index"|"pairs"|"adjacency"|"replicated"`` where dtype and shape
-            leave a doubt, or are misleading; anything that has neither N nor E rows is replicated. A set is
+        roles: name -> ``"node"|"edge"|"edge_index"|"pairs"|"index"|"adjacency"|"replicated"`` where dtype and
+            shape leave a doubt, or are misleading; anything that has neither N nor E rows is replicated. A set is
             named behind a colon: ``"edge:edge_label_index"`` for what has a row for each pair,
-            ``"node:user"``; a bipartite graph of plain tensors by ``"edge_index:user->movie"``.
+            ``"node:user"``; a bipartite graph of plain tensors by ``"edge_index:user->movie"``. Numbers of nodes
+            (``train_idx``, seeds) are an ``"index"``, or ``"index:user"``: each rank holds those of its own nodes, in
+            its own numbers, and ``shard.edge_set("train_idx").edge_ids`` says where they stand in the whole.
         seed: METIS' seed; the same input and seed give the same shards.
         num_nodes: N, or node type -> N, where the data cannot say.
 
@@ -110,7 +112,8 @@ def partition(
     parts = _as_count(num_parts)
     if isinstance(data, (Shard, ShardedGraph)):
         raise PartitionError(f"a {type(data).__name__} is cut already: partition() takes the whole graph")
-    graph = as_graph_data(data, roles, num_nodes)
+    # What the package itself read before has its roles.
+    graph = as_graph_data(data, roles, num_nodes, cut=parts > 1 and not isinstance(data, GraphData))
     assignments = assign(graph, parts, method, seed)
     numbering = number_nodes(graph, assignments, parts)
     identity = _identity(graph, assignments, parts)

@@ -11,7 +11,7 @@ from graphshard.errors import ShardError
 from graphshard.graph.roles import Member, Role, as_member, role_candidates
 from graphshard.graph.schema import Sizes
 
-_AT_PARTITION = "put it into the data before partition()"
+_EDGES = "edges, along which the shards were cut"
 
 
 def member_for(
@@ -36,11 +36,10 @@ def member_for(
             f"{called} is a {wanted} tensor, but what is assigned is a {marked} tensor of the shard"
         )
     member = marked or wanted or _inferred(called, value, own)
-    if member.role.is_index or member.role is Role.ADJACENCY:
+    if member.role.is_index or member.role in (Role.ADJACENCY, Role.INDEX):
         if marked is None:
-            raise ShardError(
-                f"{called} holds edges, along which the shards were cut: change them in the data before partition()"
-            )
+            held = "numbers of nodes, which partition() cut" if member.role is Role.INDEX else _EDGES
+            raise ShardError(f"{called} holds {held}: change them in the data before partition()")
         return member
     _check(called, value, own, member)
     return member

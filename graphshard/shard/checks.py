@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphshard.graph.roles import Role
-from graphshard.graph.schema import MESSAGES
+from graphshard.graph.schema import MESSAGES, NUMBERS
 
 _LARGEST = 2**62  # of a count: sums of a few still fit into int64
 _MANIFEST = {
@@ -73,7 +73,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             f"the plans of {name!r} are {own}",
         )
     for e in manifest["edge_sets"]:
-        known = e["source"] in plans and e["destination"] in plans and e["plan"] in plans[e["source"]]
+        known = e["source"] in plans and e["destination"] in plans
+        known = known and (e["plan"] == NUMBERS or e["plan"] in plans[e["source"]])
         _require(known, f"the edge set {e['name']!r} joins nodes that do not exist")
     total = sum(entry["num_nodes"] for entry in manifest["node_sets"])
     _require(total == manifest["num_nodes"], f"its node sets have {total} nodes, not {manifest['num_nodes']}")
@@ -89,6 +90,9 @@ def _check_member(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> None
     if role is not Role.REPLICATED:
         known = {e["name"] for e in manifest[sets]}
         _require(entry["of"] in known, f"{name!r} belongs to {entry['of']!r}, which does not exist")
+    if role is Role.INDEX:
+        plan = next(e["plan"] for e in manifest["edge_sets"] if e["name"] == entry["of"])
+        _require(plan == NUMBERS, f"{name!r} is an index of the edges {entry['of']!r}")
     if role is Role.ADJACENCY:
         _require(
             [e["name"] for e in manifest["node_sets"]] == [""],
@@ -236,6 +240,9 @@ def _check_tensor(
         owned, halo = sizes[edges["source"], edges["plan"]]
         _check_ends(value, owned + halo, sizes[edges["destination"], MESSAGES][0], name)
         return
+    if role is Role.INDEX:
+        nodes = next(e["source"] for e in manifest["edge_sets"] if e["name"] == of)
+        _check_range(_vector({name: value}, name), sizes[nodes, MESSAGES][0], name)
     if role is Role.ADJACENCY:
         owned, halo = sizes[of, MESSAGES]
         indices = found[f"indices.{name}"]

@@ -387,7 +387,7 @@ class Shard(AsData):
         """int64 global ids of the rows of a tensor of this kind; None where every rank holds all of it."""
         if member.role is Role.NODE:
             return self.node_set(member.of).owned_ids
-        split = member.role in (Role.EDGE, Role.ADJACENCY)
+        split = member.role in (Role.EDGE, Role.ADJACENCY, Role.INDEX)
         return self.edge_set(member.of).edge_ids if split else None
 
     def scatter(self, global_rows: Tensor, role: GivenRole) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import DataError, PartitionError
-from graphshard.graph.data import GraphData, sorted_unique
+from graphshard.graph.checks import sorted_unique
+from graphshard.graph.data import GraphData
 from graphshard.tools.data.files import Options, parse_options, read_npz, read_planetoid, read_torch
 from graphshard.tools.data.node_task import node_task, random_split
 
