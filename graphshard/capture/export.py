@@ -131,11 +131,11 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}
     )
     with (
-        refuse_adjacency_in_layers(model),
         refuse_custom_functions(),
         refuse_unseen_calls(),
         kept_apart(model),
         refuse_observers(model),
+        refuse_adjacency_in_layers(model),  # by a hook, which must not be taken for the user's
     ):
         signature, flat, _ = _first_run(model, signature)
     written, in_place = find_writes(model, _runner(model, signature, flat), known)
