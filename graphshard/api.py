@@ -284,8 +284,7 @@ class DistributedModule(Transparent):
         """The call as the program takes it; how it was cut, where it passes whole tensors."""
         cut = None
         if is_whole(args, kwargs) and self._node_parameters is None:
-            held = dict(self._model.named_parameters(remove_duplicate=False))
-            counts = {of: len(held[key]) for key, of in self._whole_parameters.items()}
+            counts = {of: len(self._model.get_parameter(key)) for key, of in self._whole_parameters.items()}
             cut = self._whole.cut(self._model, args, kwargs, self._roles, counts, self.group_name)
             args, kwargs = cut.args, cut.kwargs
         elif self._whole_parameters:

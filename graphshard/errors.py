@@ -34,3 +34,8 @@ class RuntimeMismatch(GraphshardError):
 
 class DataError(GraphshardError):
     """A data source (file, built-in name, option) cannot be read or is not a graph with features."""
+
+
+def module_called(path: str | None) -> str:
+    """``module 'convs.0'``, as messages name a module by its path; the whole model has none."""
+    return f"module {path!r}" if path else "the model"

@@ -31,8 +31,8 @@ from graphshard.ops.gather import check_equal_on_ranks, gather_rows, take_rows
 from graphshard.partitioning.assign import assign
 from graphshard.partitioning.numbering import build_shard, number_nodes
 from graphshard.private import pytree
-from graphshard.private.torch_tensors import version_of
-from graphshard.ranks.checksums import checksum
+from graphshard.private.torch_tensors import Seen
+from graphshard.ranks.checksums import Contents
 from graphshard.ranks.groups import (
     all_gather_numbers,
     all_gather_object,
@@ -45,8 +45,6 @@ from graphshard.shard.shard import Shard, ShardTensor, shard_tensor_of
 
 PARTITION = "whole"
 """The ``partition_id`` of shards that are cut from whole arguments: these are compared by themselves."""
-
-_MASK = (1 << 64) - 1
 
 # A new edge_index keeps the nodes' parts while it cuts at most this much more of its edges than the graph they are of.
 _MORE_CUT = 1.5
@@ -124,14 +122,14 @@ class Cut:
         self, rows: Rows | None, ids: Mapping[str, Tensor], device: torch.device
     ) -> tuple[Tensor, int]:
         """Where this rank's rows stand in the whole, and how many that has."""
-        if isinstance(rows, Owned):
-            nodes = self.shard.node_set(rows.nodes)
-            return nodes.owned_ids.to(device), nodes.num_nodes
-        if isinstance(rows, Edges):
-            edges = self.shard.edge_set(rows.name)
-            return edges.edge_ids.to(device), edges.num_edges
+        if isinstance(rows, (Owned, Edges)):
+            member = (
+                Member(Role.NODE, rows.nodes) if isinstance(rows, Owned) else Member(Role.EDGE, rows.name)
+            )
+            of = self.shard.row_set(member)
+            return of.ids.to(device), of.num_rows
         # What a mask kept, or cat joined: in the order of all ranks' ids.
-        parts = all_gather_rows(ids[str(rows)], self.group)
+        (parts,) = all_gather_rows([ids[str(rows)]], self.group)
         order = torch.cat(parts).argsort()
         places = torch.empty_like(order)
         places[order] = torch.arange(order.numel(), device=order.device)
@@ -150,30 +148,6 @@ class Cut:
         return nodes.owned_ids if points.plan is None else nodes.node_ids[points.plan]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A tensor that was passed before, and its version; held, so that no other takes its memory."""
-
-    tensor: Tensor
-    version: int
-
-    @classmethod
-    def now(cls, tensor: Tensor) -> _Seen:
-        return cls(tensor, 0 if tensor.is_inference() else version_of(tensor))
-
-    def is_still(self, other: Tensor) -> bool:
-        """Whether it is passed again, and was not written to."""
-        mine = self.tensor
-        if mine is not other and (
-            other.layout is not torch.strided
-            or mine.layout is not torch.strided
-            or (mine.data_ptr(), mine.shape, mine.stride(), mine.dtype, mine.device)
-            != (other.data_ptr(), other.shape, other.stride(), other.dtype, other.device)
-        ):
-            return False
-        return not other.is_inference() and self.version == version_of(other)
-
-
 @dataclass
 class _Graph:
     """The graph of the last call, cut."""
@@ -183,7 +157,7 @@ class _Graph:
     counts: dict[str, int]
     cut_share: float
     kinds: tuple[Any, ...]
-    local: dict[str, tuple[_Seen, Tensor]]
+    local: dict[str, tuple[Seen, Tensor]]
 
 
 @dataclass
@@ -191,7 +165,7 @@ class Whole:
     """Cuts the whole tensors of each call of one distributed module; what has not changed stays cut."""
 
     _graph: _Graph | None = None
-    _numbers: dict[str, tuple[_Seen, str]] = field(default_factory=dict)
+    _contents: Contents = field(default_factory=Contents)
 
     def cut(
         self,
@@ -255,8 +229,8 @@ class Whole:
         """Make sure that all ranks pass the same, and find out whether any has to cut. One message of two numbers."""
         if group_size(group) == 1 or not tensors:
             return stale
-        mine = {name: self._numbers_of(name, tensor) for name, tensor in tensors.items()}
-        self._numbers = {name: seen for name, seen in self._numbers.items() if name in mine}
+        mine = {name: self._facts_of(name, tensor) for name, tensor in tensors.items()}
+        self._contents.keep(mine)
         device = next(iter(tensors.values())).device
         everyone = all_gather_numbers([digest(mine), int(stale)], device, group)
         if any(other[0] != everyone[0][0] for other in everyone):
@@ -266,16 +240,12 @@ class Whole:
                 check_equal_on_ranks(tensor, group, f"argument {name!r}")
         return any(other[1] for other in everyone)
 
-    def _numbers_of(self, name: str, tensor: Tensor) -> str:
+    def _facts_of(self, name: str, tensor: Tensor) -> str:
         """A text that differs where tensors do; of what the script computes with a gradient only its kind."""
         kind = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
         if tensor.grad_fn is not None:  # compared by itself: a device may add in another order
             return f"{kind} with a gradient"
-        seen = self._numbers.get(name)
-        if seen is None or not seen[0].is_still(tensor):
-            content = "".join(f"{number & _MASK:016x}" for number in checksum(tensor.detach()).tolist())
-            seen = self._numbers[name] = _Seen.now(tensor), content
-        return f"{kind} with content {seen[1]}"
+        return f"{kind} with content {''.join(self._contents.of(name, tensor))}"
 
     def _same_edges(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the tensors that make up the graph are those that it was cut by."""
@@ -289,7 +259,7 @@ class Whole:
         assignments, share = self._assign(whole, group)
         shard = build_shard(whole, number_nodes(whole, assignments, group_size(group)), group_rank(group))
         shard = replace(shard, partition_id=PARTITION)
-        local = {name: (_Seen.now(t), shard.tensors[name]) for name, t in tensors.items()}
+        local = {name: (Seen.now(t), shard.tensors[name]) for name, t in tensors.items()}
         return _Graph(shard, assignments, dict(whole.node_counts), share, kinds, local)
 
     def _assign(self, whole: GraphData, group: str) -> tuple[dict[str, Tensor], float]:
@@ -327,7 +297,7 @@ class Whole:
             seen, local = self._graph.local[name]
             if not seen.is_still(tensor):
                 local = tensor.detach() if ids is None else _taken(tensor.detach(), ids, group)
-                self._graph.local[name] = _Seen.now(tensor), local
+                self._graph.local[name] = Seen.now(tensor), local
         local._graphshard = ShardTensor(shard, name, member)  # type: ignore[attr-defined]
         return local
 

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from graphshard.capture.replacements import REPLACED, check_equivalent
 from graphshard.capture.sparse import SparseStandIn
-from graphshard.errors import CaptureError
+from graphshard.errors import CaptureError, module_called
 from graphshard.private import pytree
 from graphshard.private.torch_functions import bound_apply, function_apply, is_of_library_op, replaced_apply
 from graphshard.private.torch_modules import has_backward_hooks
@@ -75,8 +75,7 @@ def describe(path: str, module: nn.Module) -> str:
         place = f", {inspect.getsourcefile(type(module))}:{inspect.getsourcelines(type(module))[1]}"
     except (OSError, TypeError):
         place = ""
-    name = f"module {path!r}" if path else "the model"
-    return f"{name} ({type(module).__name__}{place})"
+    return f"{module_called(path)} ({type(module).__name__}{place})"
 
 
 @contextmanager

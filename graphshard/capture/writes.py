@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from graphshard.capture.calls import is_library
 from graphshard.capture.outputs import check_kinds, check_same
 from graphshard.capture.reads import Place, Reads
-from graphshard.errors import CaptureError
+from graphshard.errors import CaptureError, module_called
 from graphshard.private import pytree
 from graphshard.private.torch_modules import forward_hooks
 
@@ -76,7 +76,7 @@ def refuse_observers(model: nn.Module) -> Iterator[None]:
         for hooks, own in before:
             for number, hook in own.items():
                 if not is_library(_file_of(hook)):
-                    hooks[number] = _watched(hook, _module(paths[id(hooks)]))
+                    hooks[number] = _watched(hook, module_called(paths[id(hooks)]))
         yield
     finally:
         for hooks, own in before:
@@ -152,7 +152,7 @@ def _written(before: Reads, after: Reads) -> frozenset[Attribute]:
             )
         if place.name in ("forward_hook", "forward_pre_hook"):
             raise CaptureError(
-                f"a {place.name} of {_module(place.path)} keeps what it is given, which would be values of "
+                f"a {place.name} of {module_called(place.path)} keeps what it is given, which would be values of "
                 "the example graph: remove it, and return the value from forward"
             )
     return frozenset((str(p.path), p.name) for p in changed)
@@ -271,10 +271,6 @@ def _same(a: Any, b: Any) -> bool:
     if not a.is_floating_point():
         return torch.equal(a, b)
     return torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _module(path: str | None) -> str:
-    return f"module {path!r}" if path else "the model"
 
 
 __all__ = ["Attribute", "find_writes", "kept_apart", "put", "refuse_observers", "taken"]

@@ -48,7 +48,7 @@ def with_lost_gradients(model: nn.Module, compiled: Compiled) -> Compiled:
     program = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(signature.schema, sizes).to(signature.device), "", (0, 0))
     results = program.module(*program_inputs(program, state, flat, graph))
-    ours = [r for r, spec in zip(results, program.outputs, strict=True) if spec.kind == "user"]
+    ours = program.user_values(results)
     with without_dropout():
         result = run_eagerly(model, signature, flat, parameters)
     theirs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]

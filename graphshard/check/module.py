@@ -87,7 +87,7 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
 
     def program() -> list[Tensor]:
         results = plain.module(*program_inputs(plain, state, flat, graph))
-        return [r for r, spec in zip(results, plain.outputs, strict=True) if spec.kind == "user"]
+        return plain.user_values(results)
 
     def eager(values: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
         with without_dropout():

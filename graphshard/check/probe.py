@@ -66,9 +66,7 @@ class Probed:
         """The results of the program itself, and the values to compare: outputs and exchanges."""
         own = len(results) - sum((not s.user) + s.has_ids for s in self.slots)
         extra = iter(results[own:])
-        users = iter(
-            r for r, spec in zip(results, self.compiled.program.outputs, strict=True) if spec.kind == "user"
-        )
+        users = iter(self.compiled.program.user_values(results))
         values = []
         for slot in self.slots:
             tensor = next(users) if slot.user else next(extra)

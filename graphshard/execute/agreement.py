@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from graphshard.capture.examples import TensorSpec
-from graphshard.errors import RuntimeMismatch
+from graphshard.errors import RuntimeMismatch, module_called
 from graphshard.execute.bind import Bound
 from graphshard.execute.python_state import Array, Observed, attributes, describe
 from graphshard.execute.unmarked import check_all
 from graphshard.graph.roles import Role
 from graphshard.options import Options
-from graphshard.private.torch_tensors import version_of
-from graphshard.ranks.checksums import checksum, digest_of
+from graphshard.ranks.checksums import Contents, checksum, digest_of, words_of
 from graphshard.ranks.groups import all_gather_numbers, all_gather_object
 from graphshard.version import __version__
 
@@ -102,25 +101,26 @@ def facts_of(call: Call) -> Facts:
     }
 
 
-def sums_of(model: nn.Module, own_rows: frozenset[str]) -> list[tuple[int, int]]:
+def sums_of(model: nn.Module, own_rows: frozenset[str]) -> list[list[int]]:
     """A checksum of every parameter and buffer that all ranks hold alike."""
-    sums = [checksum(tensor).tolist() for _, tensor in same_on_ranks(model, own_rows)]
-    return [(int(a), int(b)) for a, b in sums]
+    return list(_sums_by_name(model, own_rows).values())
 
 
 def values_of(call: Call) -> Facts:
-    """A checksum of every parameter and buffer that all ranks hold alike; one copy from the device."""
-    named = list(same_on_ranks(call.model, call.own_rows))
-    if not named:
-        return {}
-    sums = torch.stack([checksum(tensor).to(call.bound.signature.device) for _, tensor in named]).tolist()
+    """A checksum of every parameter and buffer that all ranks hold alike, as facts."""
     return {
-        f"the checksum of {name} after {call.step} training steps": f"{a & _MASK:016x}{b & _MASK:016x}"
-        for (name, _), (a, b) in zip(named, sums, strict=True)
+        f"the checksum of {name} after {call.step} training steps": "".join(words_of(sums))
+        for name, sums in _sums_by_name(call.model, call.own_rows).items()
     }
 
 
-_MASK = (1 << 64) - 1
+def _sums_by_name(model: nn.Module, own_rows: frozenset[str]) -> dict[str, list[int]]:
+    """What it is called -> its checksum; one copy from the device for all of them."""
+    sums = {name: checksum(tensor) for name, tensor in same_on_ranks(model, own_rows)}
+    if not sums:
+        return {}
+    device = next(iter(sums.values())).device
+    return dict(zip(sums, torch.stack([s.to(device) for s in sums.values()]).tolist(), strict=True))
 
 
 def digest(facts: Mapping[str, str]) -> int:
@@ -134,7 +134,7 @@ class Agreement:
 
     def __init__(self) -> None:
         self._digests: dict[Hashable, int] = {}
-        self._contents: dict[str, tuple[Tensor, int, str]] = {}
+        self._contents = Contents()
 
     def reach(self, call: Call, key: Hashable, captures: bool, values: bool, group: str) -> bool:
         """Meet all ranks and find out whether they are about to do the same. Collective.
@@ -162,7 +162,8 @@ class Agreement:
                 "nothing" if call.equal else "parameters or buffers"
             ),
         }
-        now |= {f"the content of argument {n!r}": self._content(n, t) for n, t in _held_alike(call.bound)}
+        for name, tensor in _held_alike(call.bound):
+            now[f"the content of argument {name!r}"] = " ".join(self._contents.of(name, tensor))
         if values:
             now |= values_of(call)
         mine = [self._digests[known], digest(now), call.bound.shard.rank, int(captures)]
@@ -176,17 +177,6 @@ class Agreement:
                     f"rank {rank} holds shard {shard}: each rank must hold the shard of its own number"
                 )
         return any(other[-1] for other in everyone)
-
-    def _content(self, name: str, tensor: Tensor) -> str:
-        """A checksum of an argument; the one of before while it is the same memory that nobody wrote to since."""
-        known, version, found = self._contents.get(name, (None, 0, ""))
-        if known is not None and known.data_ptr() == tensor.data_ptr() and known.shape == tensor.shape:
-            same = known.dtype == tensor.dtype and known.stride() == tensor.stride()
-            if same and version == version_of(tensor) and not tensor.is_inference():
-                return found
-        found = " ".join(f"{number & _MASK:016x}" for number in checksum(tensor).tolist())
-        self._contents[name] = tensor.detach(), version_of(tensor), found
-        return found
 
 
 def _held_alike(bound: Bound) -> Iterator[tuple[str, Tensor]]:
@@ -237,19 +227,15 @@ def _modules(model: nn.Module, written: frozenset[tuple[str, str]]) -> Facts:
     facts = {}
     for path, module in model.named_modules():
         kind = type(module)
-        facts[f"the class of {_called(path)}"] = f"{kind.__module__}.{kind.__qualname__}"
+        facts[f"the class of {module_called(path)}"] = f"{kind.__module__}.{kind.__qualname__}"
     for path, name, value in attributes(model):
         if (path, name) in written:
             continue
         if name == "training":
-            facts[f"the mode of {_called(path)}"] = "training" if value else "evaluation"
+            facts[f"the mode of {module_called(path)}"] = "training" if value else "evaluation"
         else:
             facts[f"attribute {(f'{path}.{name}' if path else name)!r}"] = describe(value, _content)
     return facts
-
-
-def _called(path: str) -> str:
-    return f"module {path!r}" if path else "the model"
 
 
 def _tensors(model: nn.Module, own_rows: frozenset[str]) -> Facts:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import fx
 
 from graphshard.errors import CaptureError, RuntimeMismatch
+from graphshard.execute.agreement import digest
 from graphshard.execute.run import Compiled
 from graphshard.ir.placement import Placed
 from graphshard.ir.program import Program
@@ -35,7 +35,7 @@ def check_baked(compiled: Compiled, shard: Shard, group: str) -> None:
         if _is_strided(t) and t.untyped_storage().data_ptr() in mine
     }
     facts = {name: digest_of([(name, t)]) for name, t in program.constants.items()}
-    everyone = all_gather_object((facts, digest_of_code(program), read), group)
+    everyone = all_gather_object((facts, digest({"code": str(program.module.code)}), read), group)
     for name, argument in {k: v for _, _, one in everyone for k, v in one.items()}.items():
         raise CaptureError(
             f"forward reads the shard's tensor {argument!r}{where(found[name])}, which is no argument of it: a program "
@@ -54,11 +54,6 @@ def check_baked(compiled: Compiled, shard: Shard, group: str) -> None:
 
 def _is_strided(tensor: object) -> bool:
     return str(getattr(tensor, "layout", "")) == "torch.strided"
-
-
-def digest_of_code(program: Program) -> str:
-    """The program as text, without the values of its constants."""
-    return str(program.module.code)
 
 
 def _constants(program: Program) -> Iterator[tuple[str, fx.Node]]:
@@ -85,9 +80,7 @@ def _check_left(compiled: Compiled) -> None:
     captured = compiled.captured
     if not captured.written:
         return
-    results: Any = compiled.program.graph.output_node().args[0]
-    outputs = zip(results, compiled.program.outputs, strict=True)
-    user = [node for node, spec in outputs if spec.kind == "user"]
+    user = compiled.program.user_outputs()
     for (path, name), numbers in zip(captured.written, captured.left_numbers(), strict=True):
         for number in numbers:
             node = user[number]

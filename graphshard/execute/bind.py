@@ -42,7 +42,7 @@ def _with_data(
     alone: ``forward(self, data)``. So is a PyG ``Data``.
     """
     parameters = inspect.signature(model.forward).parameters
-    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs and not _takes_all(parameters, args[0]):
+    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs and not _takes_all(model, args[0]):
         return args, kwargs, ()
     named = _by_name(model, args, kwargs)
     whole = {name: value for name, value in named.items() if isinstance(value, Shard) or is_data(value)}
@@ -62,8 +62,7 @@ def takes_data(model: nn.Module, data: Any) -> bool:
     Raises:
         CaptureError: a tensor of it requires a gradient.
     """
-    parameters = inspect.signature(model.forward).parameters
-    needed = [n for n, p in parameters.items() if p.default is p.empty and not _is_variadic(p)]
+    needed = _needed(model)
     if not is_data(data) or len(needed) != 1 or getattr(data, needed[0], None) is not None:
         return False
     stores = data.stores if hasattr(data, "stores") else [data]
@@ -76,10 +75,21 @@ def takes_data(model: nn.Module, data: Any) -> bool:
     return True
 
 
-def _takes_all(parameters: Mapping[str, inspect.Parameter], shard: Shard) -> bool:
+def _takes_all(model: nn.Module, shard: Shard) -> bool:
     """Whether forward needs one argument, which is no tensor of the shard."""
-    needed = [n for n, p in parameters.items() if p.default is p.empty and not _is_variadic(p)]
+    needed = _needed(model)
     return len(needed) == 1 and not shard.positional and _argument(shard, needed[0]) is None
+
+
+def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
+    """Forward's parameters but for ``*args`` and ``**kwargs``."""
+    every = inspect.signature(model.forward).parameters
+    return {name: p for name, p in every.items() if not _is_variadic(p)}
+
+
+def _needed(model: nn.Module) -> list[str]:
+    """The names of those without a default."""
+    return [name for name, p in _parameters(model).items() if p.default is p.empty]
 
 
 def _is_variadic(parameter: inspect.Parameter) -> bool:
@@ -102,18 +112,12 @@ def from_shard(model: nn.Module, shard: Shard) -> tuple[tuple[Any, ...], dict[st
     Raises:
         ShardError: forward needs an argument that the shard does not have.
     """
-    parameters = inspect.signature(model.forward).parameters
     if shard.positional:
         heads = dict.fromkeys(shard.paths.get(name, (name,))[0] for name in shard.tensors)
         return tuple(shard.argument(str(head)) for head in heads), {}
-    kwargs: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        found = _argument(shard, name)
-        if found is not None:
-            kwargs[name] = found
-        elif parameter.default is parameter.empty:
+    kwargs = {name: v for name in _parameters(model) if (v := _argument(shard, name)) is not None}
+    for name in _needed(model):
+        if name not in kwargs:
             raise ShardError(
                 f"forward needs {name!r}, which the shard does not have (it has "
                 f"{', '.join(shard.tensors)}); add it to the data before partition(), or pass it"
@@ -276,14 +280,9 @@ def from_data(
     if len(args) != 1 or kwargs or not is_data(args[0]):
         return args, kwargs, {}
     (data,) = args
-    found: dict[str, Any] = {}
-    for name, parameter in inspect.signature(model.forward).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        value = getattr(data, name, None)
-        if value is not None:
-            found[name] = value
-        elif parameter.default is parameter.empty:
+    found = {name: v for name in _parameters(model) if (v := getattr(data, name, None)) is not None}
+    for name in _needed(model):
+        if name not in found:
             raise DataError(
                 f"forward needs {name!r}, which the {type(data).__name__} does not have: pass forward's arguments"
             )

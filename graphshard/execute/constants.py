@@ -23,7 +23,7 @@ from torch import Tensor, fx
 from graphshard.infer.constants import ONCE
 from graphshard.ir.program import Program
 from graphshard.ir.value_numbers import Table, structure_of
-from graphshard.private.torch_tensors import version_of
+from graphshard.private.torch_tensors import Seen
 from graphshard.ranks.checksums import quick_checksum
 from graphshard.ranks.groups import device_of_numbers, resolve
 from graphshard.ranks.memory import return_free_memory
@@ -131,8 +131,8 @@ def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) and value.layout is torch.strided else []
 
 
-Read = tuple[Any, int, tuple[int, ...]]
-"""An input, its version, its quick checksum."""
+Read = tuple[Any, tuple[int, ...]]
+"""An input, a tensor as :class:`Seen`, and its quick checksum."""
 
 
 def _read(part: Split, inputs: Sequence[Any]) -> dict[Any, Read]:
@@ -143,22 +143,19 @@ def _read(part: Split, inputs: Sequence[Any]) -> dict[Any, Read]:
     if owned:
         found = torch.stack([quick_checksum(inputs[i]) for i in owned]).tolist()
         sums = {i: tuple(numbers) for i, numbers in zip(owned, found, strict=True)}
-    return {specs[i]: (inputs[i], _version(inputs[i]), sums.get(i, ())) for i in part.reads}
+    return {specs[i]: (_seen(inputs[i]), sums.get(i, ())) for i in part.reads}
 
 
-def _version(value: Any) -> int:
-    return version_of(value) if isinstance(value, Tensor) else 0
+def _seen(value: Any) -> Any:
+    return Seen.now(value) if isinstance(value, Tensor) else value
 
 
 def _is_same(old: Read, new: Read) -> bool:
     """Whether an input is what it was: the same memory, not written to since; anything but a tensor by value."""
-    (a, *before), (b, *after) = old, new
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+    (a, before), (b, after) = old, new
+    if not isinstance(a, Seen) or not isinstance(b, Seen):
         return bool(a == b)
-    if b.is_inference():  # has no version
-        return False
-    place = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in (a, b)]
-    return place[0] == place[1] and before == after
+    return a.is_still(b.tensor) and before == after
 
 
 def _any_rank(mine: bool, group: str) -> bool:

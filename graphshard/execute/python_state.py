@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from graphshard.capture.reads import Reads
 from graphshard.capture.writes import Attribute
+from graphshard.private.torch_modules import BOOKKEEPING
 
 _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None), np.generic)
 
@@ -69,17 +70,11 @@ class Observed:
                 yield place, describe(value, array)
 
 
-def python_state(model: nn.Module) -> tuple[Any, ...]:
-    """What a capture bakes in; equal where no attribute, module, global or closure that forward reads differs."""
-    return Reads(model).key
-
-
 def attributes(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """(module path, name, value) of every attribute that is not ``nn.Module``'s own bookkeeping."""
-    bookkeeping = vars(nn.Module()).keys() - {"training"}
     for path, module in model.named_modules():
         for name, value in sorted(vars(module).items()):  # a copy may have been given them in another order
-            if name not in bookkeeping and not isinstance(value, nn.Module):
+            if name not in BOOKKEEPING and not isinstance(value, nn.Module):
                 yield path, name, value
 
 

@@ -46,6 +46,11 @@ class Compiled:
     def program(self) -> Program:
         return self.stages[-1].program
 
+    @cached_property
+    def output_placements(self) -> list[Placement]:
+        """What each of forward's own outputs is, in order."""
+        return [node.meta["placement"] for node in self.program.user_outputs()]
+
     @property
     def has_dropout(self) -> bool:
         """Whether its results depend on the dropout key."""
@@ -93,11 +98,7 @@ class Outputs:
     @property
     def placements(self) -> list[Placement]:
         """What each value is."""
-        program = self.compiled.program
-        nodes: Any = program.output_node().args[0]
-        return [
-            n.meta["placement"] for n, spec in zip(nodes, program.outputs, strict=True) if spec.kind == "user"
-        ]
+        return self.compiled.output_placements
 
     def restore(self) -> Any:
         """Forward's return value, and a list of what it leaves on its modules."""

@@ -7,9 +7,9 @@ around that (copies, lint, recompilation, snapshots) is the pipeline's, in ``pip
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import fx
@@ -18,6 +18,8 @@ from graphshard.ir.identity import keep_identity
 from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size, replicated
 from graphshard.private import pytree
 from graphshard.private.fake_tensors import fake_mode_of, unknown_size
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,14 @@ class Program:
     def output_node(self) -> fx.Node:
         node: fx.Node = next(n for n in self.graph.nodes if n.op == "output")
         return node
+
+    def user_values(self, values: Sequence[_T]) -> list[_T]:
+        """Of one value for each output, those of forward's own outputs."""
+        return [value for value, spec in zip(values, self.outputs, strict=True) if spec.kind == "user"]
+
+    def user_outputs(self) -> list[fx.Node]:
+        """The nodes of forward's own outputs."""
+        return self.user_values(self.output_node().args[0])  # type: ignore[arg-type]
 
     def placeholder(self, name: str, *of: str) -> fx.Node:
         """The placeholder of a part of the shard (see ``GRAPH_INPUTS``), made on first use.

@@ -43,7 +43,7 @@ def gather_rows(rows: Tensor, ids: Tensor, num_rows: int, group: str) -> Tensor:
         RuntimeMismatch: in backward, where the ranks' cotangents differ.
     """
     whole = rows.new_empty((num_rows, *rows.shape[1:]))
-    parts, places = all_gather_rows(rows, group), all_gather_rows(ids, group)
+    parts, places = all_gather_rows([rows, ids], group)
     for place, part in zip(places, parts, strict=True):
         whole[place] = part
     return whole

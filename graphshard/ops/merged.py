@@ -125,13 +125,7 @@ class _MergedSync(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
-        found: list[Tensor | None] = [None] * len(grads)
-        if wanted:
-            sums = merged_reduce([grads[i] for i in wanted], *ctx.plan)
-            for i, total in zip(wanted, sums, strict=True):
-                found[i] = total
-        return None, *found
+        return None, *_adjoint(merged_reduce, ctx, grads)
 
 
 @none_of_none
@@ -145,13 +139,7 @@ class _MergedReduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
-        found: list[Tensor | None] = [None] * len(grads)
-        if wanted:
-            rows = merged_sync([grads[i] for i in wanted], *ctx.plan)
-            for i, value in zip(wanted, rows, strict=True):
-                found[i] = value
-        return None, *found
+        return None, *_adjoint(merged_sync, ctx, grads)
 
 
 @gradient(merged_sync)
@@ -162,6 +150,16 @@ def _merged_sync_applied(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, 
 @gradient(merged_reduce)
 def _merged_reduce_applied(values: Sequence[Tensor], *plan: Any) -> tuple[Tensor, ...]:
     return _MergedReduce.apply(plan, *values)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _adjoint(op: Any, ctx: Any, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The op of the gradients that there are and that are asked for, in one message; None of any other."""
+    wanted = [i for i, g in enumerate(grads) if g is not None and ctx.needs_input_grad[1 + i]]
+    found: list[Tensor | None] = [None] * len(grads)
+    if wanted:
+        for i, value in zip(wanted, op([grads[i] for i in wanted], *ctx.plan), strict=True):
+            found[i] = value
+    return found
 
 
 def _without_gradient(results: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:

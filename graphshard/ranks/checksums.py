@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor
 
-from graphshard.private.torch_tensors import entries_of
+from graphshard.private.torch_tensors import Seen, entries_of
 
 _CHUNK = 1 << 20
+_MASK = (1 << 64) - 1
 _SUMMED, _SAMPLED = 1 << 22, 1 << 13
 
 
@@ -74,6 +75,31 @@ def _step(tensor: Tensor) -> int:
     """Between entries of dim 0, so that few elements are left."""
     kept = max(_SAMPLED * tensor.size(0) // max(tensor.numel(), 1), 1)
     return max(tensor.size(0) // kept, 1)
+
+
+def words_of(sums: Iterable[int]) -> tuple[str, ...]:
+    """The numbers of a :func:`checksum` as 16 hexadecimal digits each."""
+    return tuple(f"{number & _MASK:016x}" for number in sums)
+
+
+class Contents:
+    """Checksums of named tensors, each made once for as long as its tensor stays as it is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Seen, tuple[str, ...]]] = {}
+
+    def of(self, name: str, tensor: Tensor) -> tuple[str, ...]:
+        """The :func:`words_of` the tensor that has this name now."""
+        known = self._known.get(name)
+        if known is None or not known[0].is_still(tensor):
+            words = words_of(checksum(tensor.detach()).tolist())
+            # Of what was computed with a gradient the memory alone is held, not how it was computed.
+            known = self._known[name] = Seen.now(tensor.detach() if tensor.requires_grad else tensor), words
+        return known[1]
+
+    def keep(self, names: Collection[str]) -> None:
+        """Let go of the tensors of all other names."""
+        self._known = {name: known for name, known in self._known.items() if name in names}
 
 
 def digest_of(named: Iterable[tuple[str, Tensor]]) -> str:

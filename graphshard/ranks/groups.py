@@ -110,17 +110,23 @@ def all_gather_numbers(numbers: Sequence[int], device: torch.device, group: str)
     return [theirs.tolist() for theirs in everyone]
 
 
-def all_gather_rows(rows: Tensor, group: str) -> list[Tensor]:
-    """Every rank's ``rows``, in rank order, on every rank.
+def all_gather_rows(tensors: Sequence[Tensor], group: str) -> list[list[Tensor]]:
+    """Of each tensor every rank's rows, in rank order, on every rank.
 
     Args:
-        rows: ``[n, ...]``, of any dtype and any n; the same trailing shape and dtype on every rank.
+        tensors: each ``[n, ...]``, of any dtype, with the same n, which may be another on each rank; the same trailing
+            shapes and dtypes on every rank.
         group: the process group's name.
     """
     pg = resolve(group)
     if pg is None:
-        return [rows]
-    counts = [count for (count,) in all_gather_numbers([rows.size(0)], rows.device, group)]
+        return [[rows] for rows in tensors]
+    first = tensors[0]
+    counts = [count for (count,) in all_gather_numbers([first.size(0)], first.device, group)]
+    return [_all_gather_counted(rows, counts, pg) for rows in tensors]
+
+
+def _all_gather_counted(rows: Tensor, counts: list[int], pg: ProcessGroup) -> list[Tensor]:
     # Padded to the longest, for gloo gathers only equal sizes.
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: rows.size(0)] = rows

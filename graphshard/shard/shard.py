@@ -447,9 +447,14 @@ class Shard(AsData):
             RuntimeMismatch: in backward, when the ranks' cotangents differ.
         """
         member = Member(Role.NODE, node_type) if role is None else as_member(role, "role")
-        return gather_all(self.rank, self.world_size, self._row_set(member), rows, group)
+        return gather_all(self.rank, self.world_size, self.row_set(member), rows, group)
 
-    def _row_set(self, member: Member) -> RowSet:
+    def row_set(self, member: Member) -> RowSet:
+        """The rows that this rank holds of a set of nodes or edges.
+
+        Raises:
+            ShardError: there is no such set, or another role.
+        """
         if member.role is Role.NODE:
             nodes = self.node_set(member.of)
             return RowSet(nodes.owned_ids, nodes.num_nodes, "owned nodes")

@@ -311,18 +311,18 @@ def _same_numbers(record: Record, other: Record) -> Record:
     def steady(key: Any, value: Value) -> bool:
         return key[0] != "printed" or (key in theirs and torch.equal(theirs[key].value, value.value))
 
-    events = [
-        replace(event, values={k: v for k, v in event.values.items() if steady(k, v)})
-        for event in record.events
-    ]
-    return Record(events, record.is_random)
+    return _kept(record, steady)
 
 
 def _only(record: Record, known: Record) -> Record:
     """A rank's record with those of the printed numbers alone that are compared."""
     keys = {key for event in known.events for key in event.values}
+    return _kept(record, lambda key, _: key[0] != "printed" or key in keys)
+
+
+def _kept(record: Record, keep: Callable[[Any, Value], bool]) -> Record:
     events = [
-        replace(event, values={k: v for k, v in event.values.items() if k[0] != "printed" or k in keys})
+        replace(event, values={k: v for k, v in event.values.items() if keep(k, v)})
         for event in record.events
     ]
     return Record(events, record.is_random)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from graphshard.errors import CaptureError
+from graphshard.errors import CaptureError, module_called
 from graphshard.private.torch_functions import in_transform
 from graphshard.private.torch_modules import is_compiled, is_fully_sharded
 
@@ -24,8 +24,7 @@ def check_model(model: object) -> None:
         )
     for path, module in model.named_modules():
         if (wrapper := _wrapper(module)) is not None:
-            place = f"module {path!r}" if path else "the model"
-            raise CaptureError(f"{place} is wrapped in {wrapper}")
+            raise CaptureError(f"{module_called(path)} is wrapped in {wrapper}")
 
 
 def check_surroundings() -> None:

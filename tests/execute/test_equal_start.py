@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import graphshard
 from graphshard.errors import GraphshardError, RuntimeMismatch
 from graphshard.execute import agreement
-from graphshard.execute.python_state import describe, python_state
+from graphshard.execute.python_state import Observed, describe
 from graphshard.ranks import equal_start
 from graphshard.ranks.launch import launch
 from graphshard.testing import run_ranks
@@ -328,9 +328,9 @@ def test_copies_of_a_module_have_equal_attributes_and_one_with_another_table_has
             self.lstm, self.table = nn.LSTM(2, 3), [torch.ones(2)]
 
     model = Holder()
-    assert python_state(model.lstm) == python_state(copy.deepcopy(model.lstm))
-    assert python_state(model) == python_state(model)
-    assert python_state(model) != python_state(copy.deepcopy(model))  # another tensor is another constant
+    assert Observed().key(model.lstm) == Observed().key(copy.deepcopy(model.lstm))
+    assert Observed().key(model) == Observed().key(model)
+    assert Observed().key(model) != Observed().key(copy.deepcopy(model))  # another tensor is another constant
 
 
 # ---- attributes as text ----------------------------------------------------------------------------------------
