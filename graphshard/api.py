@@ -19,6 +19,7 @@ from graphshard.border.whole import Cut, Whole, is_whole
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
 from graphshard.capture.own_thread import in_own_thread
+from graphshard.capture.refusals import refuse_scripted
 from graphshard.capture.writes import kept_apart, put
 from graphshard.check.gradients import with_lost_gradients
 from graphshard.check.module import check_capture, check_size, small_sizes
@@ -483,6 +484,7 @@ def distribute(
         True
     """
     check_model(model)
+    refuse_scripted(model)
     if isinstance(model, DistributedModule):
         raise CaptureError("the model is distributed already")
     check_methods(model, tuple(methods), DistributedModule)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from graphshard.errors import RuntimeMismatch, ShardError, UnsupportedOperation
 from graphshard.execute.agreement import digest
-from graphshard.execute.bind import from_data, names_of, takes_data, whole_arguments
+from graphshard.execute.bind import data_taken_whole, from_data, names_of, whole_arguments
 from graphshard.execute.run import Outputs
 from graphshard.graph.data import GraphData, as_graph_data
 from graphshard.graph.readers import read_graph
@@ -189,8 +189,10 @@ class Whole:
             RuntimeMismatch: on every rank, where the ranks pass different tensors.
             PartitionError: a role cannot be told, or an edge does not fit.
         """
-        if len(args) == 1 and not kwargs and takes_data(model, args[0]):
-            return self._cut_data(args[0], counts, group)
+        if (data := data_taken_whole(model, args, kwargs)) is not None:
+            shard = self._cut_data(data, counts, group)
+            args, kwargs = pytree.tree_map(lambda value: shard if value is data else value, (args, kwargs))
+            return Cut(shard, args, kwargs, group)
         args, kwargs, said = from_data(model, args, kwargs)
         leaves, structure = pytree.tree_flatten((args, kwargs))
         names = names_of(model, args, kwargs)
@@ -207,13 +209,12 @@ class Whole:
         )
         return Cut(self._graph.shard, tuple(args), dict(kwargs), group)
 
-    def _cut_data(self, data: Any, counts: Mapping[str, int], group: str) -> Cut:
+    def _cut_data(self, data: Any, counts: Mapping[str, int], group: str) -> Shard:
         """A graph that forward takes as one argument: a shard of it is cut from it."""
         tensors = dict(read_graph(data, dict(counts)).tensors)
         local = self._local(tensors, lambda: as_graph_data(data, None, dict(counts)), group)
         assert self._graph is not None
-        shard = replace(self._graph.shard, tensors=local)
-        return Cut(shard, (shard,), {}, group)
+        return replace(self._graph.shard, tensors=local)
 
     def _local(
         self, tensors: dict[str, Tensor], read: Callable[[], GraphData], group: str

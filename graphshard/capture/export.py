@@ -140,17 +140,24 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
         signature, flat, _ = _first_run(model, signature)
     written, in_place = find_writes(model, _runner(model, signature, flat), known)
     result = _check_outputs(model, signature, flat, written)
-    exported = _export(_Flat(model, signature, written), signature, flat)
-    try:
-        program = to_program(prepare(exported), signature)
-    except GraphshardError:
-        raise
-    except Exception as error:
-        raise explained(error, model) from error
+    with _without_gradients(model):
+        program = _program(model, signature, written, flat)
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     return Captured(program, signature, outputs, structure, written, in_place)
+
+
+def _program(
+    model: nn.Module, signature: Signature, written: tuple[Attribute, ...], flat: list[Tensor]
+) -> Program:
+    exported = _export(_Flat(model, signature, written), signature, flat)
+    try:
+        return to_program(prepare(exported), signature)
+    except GraphshardError:
+        raise
+    except Exception as error:
+        raise explained(error, model) from error
 
 
 def _runner(model: nn.Module, signature: Signature, flat: Sequence[Tensor]) -> Callable[[int], Any]:
@@ -330,6 +337,19 @@ def _export_once(
     ):
         shapes = (dynamic_shapes(signature),)
         return torch.export.export(flat_module, tuple(flat), dynamic_shapes=shapes, strict=strict)
+
+
+@contextlib.contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """Put the parameters' gradients aside, of which torch.export would make examples too."""
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in kept:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, grad in kept:
+            parameter.grad = grad
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from torch.nn.parameter import is_lazy
 
 from graphshard.capture.calls import is_library
 from graphshard.private.torch_modules import BOOKKEEPING, children_of, forward_hooks, state_of
+from graphshard.private.torch_ops import CustomOpDef, HigherOrderOperator, OpOverload, OpOverloadPacket
 from graphshard.private.torch_tensors import version_of
 
 PLAIN = (
@@ -51,6 +52,7 @@ PLAIN = (
     slice,
 )
 _FUNCTIONS = (types.BuiltinFunctionType, types.MethodType, types.FunctionType)
+_OPS = (CustomOpDef, HigherOrderOperator, OpOverload, OpOverloadPacket)
 _BY_STATE = (np.ndarray, Set, np.random.Generator)
 _RECORDS = (types.SimpleNamespace, argparse.Namespace)
 _SEES_ALL = frozenset({"vars", "asdict", "globals", "locals", "eval", "exec", "__dict__"})
@@ -360,7 +362,9 @@ class Reads:
             self._open(place, value, depth)
 
     def _open(self, place: Place, value: Any, depth: int) -> None:
-        if isinstance(value, types.FunctionType):
+        if isinstance(value, _OPS):  # torch keeps caches in them
+            self._add(place, value)
+        elif isinstance(value, types.FunctionType):
             self._function(place, value)
         elif isinstance(value, (*_FUNCTIONS, functools.partial)):
             self._callable(place, value, depth)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from graphshard.capture.calls import unwatched
 from graphshard.capture.replacements import REPLACED, check_equivalent
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.errors import CaptureError, module_called
@@ -26,16 +27,12 @@ def check_module(model: nn.Module) -> None:
     Raises:
         CaptureError: names the module, its class and its source line, and says what to do instead.
     """
+    refuse_scripted(model)
     for path, module in model.named_modules():
         if getattr(module, "cached", False) is True and hasattr(module, "propagate"):
             raise CaptureError(
                 f"{describe(path, module)} has cached=True: it keeps the normalisation of the first graph it "
                 "sees, which on a shard is another graph; set cached=False"
-            )
-        if isinstance(module, torch.jit.ScriptModule):
-            raise CaptureError(
-                f"{describe(path, module)} was compiled by torch.jit, which hides its ops; use the nn.Module it was "
-                "made from"
             )
         if has_backward_hooks(module):
             raise CaptureError(
@@ -46,6 +43,20 @@ def check_module(model: nn.Module) -> None:
             raise CaptureError(
                 f"{describe(path, module)} is a lazy layer whose parameters or buffers have no shape yet: run "
                 "the model once on a few nodes of the data before distribute(), and make the optimiser after that"
+            )
+
+
+def refuse_scripted(model: nn.Module) -> None:
+    """Refuse a module in which torch.jit has compiled a part; what it holds cannot be looked at either.
+
+    Raises:
+        CaptureError: names the part.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{describe(path, module)} was compiled by torch.jit, which hides its ops; use the nn.Module it was "
+                "made from"
             )
 
 
@@ -90,7 +101,7 @@ def refuse_custom_functions() -> Iterator[None]:
 
     def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
         if cls in REPLACED:
-            with replaced_apply(apply):
+            with replaced_apply(apply), unwatched():
                 check_equivalent(cls, args, kwargs)
         if cls in REPLACED or is_of_library_op(cls):
             # The latter is of a torch.library op, whose rule answers for its backward.

@@ -87,7 +87,7 @@ def _file_of(hook: Any) -> str:
     """The file of a hook's code; "" where it is not known."""
     while isinstance(hook, functools.partial):
         hook = hook.func
-    code = getattr(hook, "__code__", None) or getattr(vars(type(hook)).get("__call__"), "__code__", None)
+    code = getattr(hook, "__code__", None) or getattr(type(hook).__call__, "__code__", None)
     return str(getattr(code, "co_filename", ""))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from graphshard.capture.examples import example_inputs, sizes_for
-from graphshard.capture.export import run_eagerly
+from graphshard.capture.export import run_and_take
 from graphshard.check.fixed_random import drop_dropout, without_dropout
 from graphshard.check.module import gradient_inputs, whole_graph
 from graphshard.errors import CaptureError
@@ -50,7 +50,7 @@ def with_lost_gradients(model: nn.Module, compiled: Compiled) -> Compiled:
     results = program.module(*program_inputs(program, state, flat, graph))
     ours = program.user_values(results)
     with without_dropout():
-        result = run_eagerly(model, signature, flat, parameters)
+        result = run_and_take(model, signature, flat, compiled.captured.written, parameters)
     theirs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
     lost = []
     for number, (here, there) in enumerate(zip(ours, theirs, strict=True)):

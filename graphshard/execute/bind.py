@@ -7,7 +7,7 @@ Tensors of a shard are recognised by the mark the shard put on them; the ranks d
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,13 @@ def _with_data(
     """The arguments, with dicts of tensors for those that are a whole graph; and the names of these.
 
     A shard is one where forward has no argument of the name of any of its tensors that it needs, but needs one value
-    alone: ``forward(self, data)``. So is a PyG ``Data``.
+    alone: ``forward(self, data)``.
     """
     parameters = inspect.signature(model.forward).parameters
-    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs and not _takes_all(model, args[0]):
+    if len(args) == 1 and isinstance(args[0], Shard) and not kwargs and not _takes_all(model, args[0], _has):
         return args, kwargs, ()
     named = _by_name(model, args, kwargs)
-    whole = {name: value for name, value in named.items() if isinstance(value, Shard) or is_data(value)}
+    whole = {name: value for name, value in named.items() if isinstance(value, Shard)}
     if not whole:
         return args, kwargs, ()
     if any(parameters.get(name) is None or _is_variadic(parameters[name]) for name in named):
@@ -56,15 +56,22 @@ def _with_data(
     return (), {**named, **{name: _tensors_of(value) for name, value in whole.items()}}, tuple(whole)
 
 
-def takes_data(model: nn.Module, data: Any) -> bool:
-    """Whether forward takes a PyG ``Data`` or ``HeteroData`` as one argument, as in ``forward(self, data)``.
+def data_taken_whole(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The PyG ``Data`` or ``HeteroData`` that forward takes as one argument, as in ``forward(self, data)``; None where
+    there is none, or it is to be taken apart by the names of forward's arguments.
 
     Raises:
-        CaptureError: a tensor of it requires a gradient.
+        CaptureError: there are two, or tensors beside it, or a tensor of it requires a gradient.
     """
-    needed = _needed(model)
-    if not is_data(data) or len(needed) != 1 or getattr(data, needed[0], None) is not None:
-        return False
+    values = [*args, *kwargs.values()]
+    given, rest = [v for v in values if is_data(v)], [v for v in values if not is_data(v)]
+    if not given or (not kwargs and not rest and not _takes_all(model, given[0], hasattr)):
+        return None
+    if len(given) > 1 or any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(rest)):
+        raise CaptureError(
+            f"forward takes a {type(given[0]).__name__} beside other tensors: put these into it, and pass it alone"
+        )
+    (data,) = given
     stores = data.stores if hasattr(data, "stores") else [data]
     held = [(n, t) for store in stores for n, t in store.items() if isinstance(t, Tensor)]
     if wanted := [n for n, t in held if t.requires_grad]:
@@ -72,13 +79,13 @@ def takes_data(model: nn.Module, data: Any) -> bool:
             f"{', '.join(wanted)} of the data that forward takes require a gradient, which a graph as one "
             "object does not carry: partition() the data and set requires_grad on the shard's tensors"
         )
-    return True
+    return data
 
 
-def _takes_all(model: nn.Module, shard: Shard) -> bool:
-    """Whether forward needs one argument, which is no tensor of the shard."""
+def _takes_all(model: nn.Module, graph: Any, has: Callable[[Any, str], bool]) -> bool:
+    """Whether forward needs one argument, which is no tensor of the graph."""
     needed = _needed(model)
-    return len(needed) == 1 and not shard.positional and _argument(shard, needed[0]) is None
+    return len(needed) == 1 and not has(graph, needed[0])
 
 
 def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
@@ -96,12 +103,8 @@ def _is_variadic(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
 
 
-def _tensors_of(graph: Any) -> dict[str, Any]:
+def _tensors_of(graph: Shard) -> dict[str, Any]:
     """The tensors of a shard: attribute -> tensor, or type -> tensor."""
-    if not isinstance(graph, Shard):
-        raise CaptureError(
-            f"forward takes a {type(graph).__name__} beside other arguments: pass it alone, with the rest in it"
-        )
     heads = dict.fromkeys(graph.paths.get(name, (name,))[0] for name in graph.tensors)
     return {str(head): graph.argument(str(head)) for head in heads}
 
@@ -140,6 +143,10 @@ def _no_argument(model: nn.Module, shard: Shard) -> str:
         f"forward takes no argument, so the graph that it runs on{graph} is the model's own and whole on every rank: "
         f"make it arguments of forward, as in forward(self, {', '.join(map(str, shard.tensors))})"
     )
+
+
+def _has(shard: Shard, name: str) -> bool:
+    return shard.positional or _argument(shard, name) is not None
 
 
 def _argument(shard: Shard, name: str) -> Any:

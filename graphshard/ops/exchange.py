@@ -261,28 +261,33 @@ class _AllReduce(torch.autograd.Function):
 # ---- replicated values -------------------------------------------------------------------------------------
 
 
-@none_of_none
+# These two are traced by torch.compile, which does not look through `none_of_none`.
 class _ReplicatedInput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
         ctx.group = group
+        ctx.set_materialize_grads(False)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
+        if grad is None:
+            return None, None
         # The sum leaves the program: what is computed from it outside is computed on every rank.
         return replicated_output(all_reduce(grad, "sum", ctx.group), ctx.group), None
 
 
-@none_of_none
 class _ReplicatedOutput(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
         ctx.group = group
+        ctx.set_materialize_grads(False)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
+        if grad is None:
+            return None, None
         # The cotangent enters the program: what differs between the ranks in there comes back as a sum.
         return share_of_each(replicated_input(grad, ctx.group), ctx.group), None
 

@@ -181,11 +181,12 @@ def bucketed_inputs(values: Sequence[Tensor], group: str) -> tuple[Tensor, ...]:
     return _Bucket.apply(group, *values)  # type: ignore[no-untyped-call, no-any-return]
 
 
-@none_of_none
+# Traced by torch.compile, which does not look through `none_of_none`.
 class _Bucket(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, group: str, *values: Tensor) -> tuple[Tensor, ...]:
         ctx.group = group
+        ctx.set_materialize_grads(False)
         found = tuple(v.view_as(v) for v in values)
         ctx.mark_non_differentiable(*_without_gradient(found, ctx.needs_input_grad[1:]))
         return found

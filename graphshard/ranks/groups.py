@@ -158,11 +158,12 @@ def _are_threads(pg: ProcessGroup) -> bool:
 def drawn_number(group: str) -> int:
     """A number of 63 bits from torch's generator on the CPU: rank 0's, the same on every rank. Collective.
 
-    Every rank's generator moves on by one draw, as on one machine; ranks that are threads have one between them.
+    Every rank's generator moves on by one draw, as on one machine; ranks that are threads have one between them, unless
+    they take turns (``run_ranks(own_random=True)``).
     """
     pg = resolve(group)
-    threads = pg is not None and _are_threads(pg)
-    draws = not threads or group_rank(group) == 0
+    shared = pg is not None and _are_threads(pg) and not getattr(pg, "own_random", False)
+    draws = not shared or group_rank(group) == 0
     mine = int(torch.randint((1 << 63) - 1, ()).item()) if draws else 0
     return (
         mine if pg is None else all_gather_numbers([mine], torch.device(device_of_numbers(pg)), group)[0][0]

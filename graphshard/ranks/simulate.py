@@ -138,6 +138,11 @@ class SimulatedGroup(PythonGroup):
         super().__init__(rank, size, name, "simulated")
         self._rank, self._size, self._meeting = rank, size, meeting
 
+    @property
+    def own_random(self) -> bool:
+        """Whether each rank has random generators of its own."""
+        return self._meeting.turns is not None
+
     def _meet(self, call: str, data: Any) -> list[Any]:
         brought = self._meeting.meet(self._rank, call, data)
         return [brought[rank] for rank in range(self._size)]

@@ -134,14 +134,16 @@ def silence_noise(gradients: list[Tensor | None]) -> None:
     A bias before a batch norm has a gradient of rounding noise. Adam divides it by its own size, and would make steps
     of full length in a direction that no two orders of summation agree on.
     """
-    exact = [g for g in gradients if g is not None and g.dtype is torch.float64 and not g.is_sparse]
+    # Of a node parameter's gradient each rank looks at its own rows.
+    plain = [g.as_subclass(Tensor) for g in gradients if g is not None]
+    exact = [g for g in plain if g.dtype is torch.float64 and not g.is_sparse]
     largest = max((float(g.abs().max()) for g in exact if g.numel()), default=0.0)
     for gradient in exact:
         gradient[gradient.abs() < NOISE * largest] = 0.0
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().clone()
+    copied = tensor.detach().as_subclass(Tensor).clone()
     return copied.to_dense() if copied.is_sparse else copied
 
 

@@ -22,6 +22,11 @@ def check_model(model: object) -> None:
         raise CaptureError(
             "the model is wrapped in torch.compile (OptimizedModule): pass the module that was compiled"
         )
+    if isinstance(model, torch.jit.ScriptModule):  # one inside of another: capture/refusals.py
+        raise CaptureError(
+            "the model is wrapped in torch.jit (script or trace), which hides its ops: pass the nn.Module that it was "
+            "made from"
+        )
     for path, module in model.named_modules():
         if (wrapper := _wrapper(module)) is not None:
             raise CaptureError(f"{module_called(path)} is wrapped in {wrapper}")
@@ -50,8 +55,6 @@ def _wrapper(module: nn.Module) -> str | None:
         )
     if isinstance(module, nn.DataParallel):
         return "DataParallel: pass the module inside, .module; every rank of graphshard has one device"
-    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return "torch.jit (script or trace), which hides its ops: pass the nn.Module that it was made from"
     if is_fully_sharded(module):
         return (
             "FSDP (FullyShardedDataParallel or fully_shard), which shards its parameters: pass the module as it was "

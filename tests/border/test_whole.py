@@ -45,7 +45,7 @@ def check(kind: Callable[[], nn.Module], body: Body, ranks: int = 2, **settings:
     expected = body(single), {n: p.grad for n, p in single.named_parameters()}
     models = [made(kind) for _ in range(ranks)]
 
-    def rank(number: int, _: int, group: Any) -> Any:
+    def rank(number: int, _: str, group: Any) -> Any:
         model = graphshard.distribute(models[number], group=group, **settings)
         return body(model), {n: p.grad for n, p in model.named_parameters()}
 
@@ -260,7 +260,7 @@ def test_a_parameter_with_a_row_for_each_node_stays_whole() -> None:
             out = model(graph()["edge_index"])
             weighted(out).backward()
             optimizer.step()
-        return out, model.table.weight.detach()  # type: ignore[union-attr]
+        return out, model.table.weight.detach()  # type: ignore[union-attr, operator]
 
     check(Embedded, body, node_parameters=["table.weight"])
 
@@ -269,7 +269,7 @@ def test_a_parameter_with_a_row_for_each_node_stays_whole() -> None:
 def test_ranks_that_pass_different_tensors_are_named(differs: str) -> None:
     models = [made(Many) for _ in range(2)]
 
-    def rank(number: int, _: int, group: Any) -> Any:
+    def rank(number: int, _: str, group: Any) -> Any:
         data = graph()
         if number == 1:
             data[differs] = data[differs].flip(-1)
@@ -283,7 +283,7 @@ def test_ranks_that_pass_different_tensors_are_named(differs: str) -> None:
 def test_ranks_whose_losses_differ_are_told_in_backward() -> None:
     models = [made(Net) for _ in range(2)]
 
-    def rank(number: int, _: int, group: Any) -> Any:
+    def rank(number: int, _: str, group: Any) -> Any:
         data = graph()
         out = graphshard.distribute(models[number], group=group)(data["x"], data["edge_index"])
         with pytest.raises(RuntimeMismatch, match="the gradient of gathered rows differs"):
@@ -295,7 +295,7 @@ def test_ranks_whose_losses_differ_are_told_in_backward() -> None:
 def test_ranks_whose_computed_inputs_differ_are_told() -> None:
     models = [made(Net) for _ in range(2)]
 
-    def rank(number: int, _: int, group: Any) -> Any:
+    def rank(number: int, _: str, group: Any) -> Any:
         data = graph()
         noise = torch.full((5,), 1.0 + number, requires_grad=True)
         model = graphshard.distribute(models[number], group=group)
@@ -321,7 +321,7 @@ def test_a_call_that_changes_nothing_cuts_nothing() -> None:
     data, model = graph(), made(Net)
     models = [copy.deepcopy(model) for _ in range(2)]
 
-    def rank(number: int, _: int, group: Any) -> int:
+    def rank(number: int, _: str, group: Any) -> int:
         model = graphshard.distribute(models[number], group=group)
         with graphshard.count_bytes() as first:
             model(data["x"], data["edge_index"])

@@ -76,7 +76,8 @@ def row_loss(model: nn.Module, data: Any, mean: Mean) -> Tensor:
 def hessian_vector(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
     weights = list(model.parameters())
     first = grad(row_loss(model, data, mean), weights, create_graph=True)
-    return list(grad(sum((g * w.cos()).sum() for g, w in zip(first, weights, strict=True)), weights))
+    products = [(g * w.cos()).sum() for g, w in zip(first, weights, strict=True)]
+    return list(grad(torch.stack(products).sum(), weights))
 
 
 def gradient_penalty(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
@@ -92,7 +93,7 @@ def maml(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
     weights = dict(model.named_parameters())
     first = grad(row_loss(model, data, mean), list(weights.values()), create_graph=True)
     stepped = [w - 0.5 * g for w, g in zip(weights.values(), first, strict=True)]
-    return list(grad(sum(s.pow(4).sum() for s in stepped), list(weights.values())))
+    return list(grad(torch.stack([s.pow(4).sum() for s in stepped]).sum(), list(weights.values())))
 
 
 def third_order(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
@@ -115,7 +116,7 @@ def square_of_output(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
     """The cotangent of an output that all ranks hold depends on that output."""
     weights = list(model.parameters())
     first = grad(model(data.x, data.edge_index).exp(), weights, create_graph=True)
-    return list(grad(sum(g.pow(3).sum() for g in first), weights))
+    return list(grad(torch.stack([g.pow(3).sum() for g in first]).sum(), weights))
 
 
 def vector_jacobian_of_vector(model: nn.Module, data: Any, mean: Mean) -> list[Tensor]:
@@ -124,7 +125,7 @@ def vector_jacobian_of_vector(model: nn.Module, data: Any, mean: Mean) -> list[T
     out = model(data.x, data.edge_index, data.graphs)
     cotangent = torch.full_like(out, 0.3, requires_grad=True)
     products = grad(out, weights, cotangent, create_graph=True)
-    (along,) = grad(sum(p.sin().sum() for p in products), cotangent, create_graph=True)
+    (along,) = grad(torch.stack([p.sin().sum() for p in products]).sum(), cotangent, create_graph=True)
     return [along.detach(), *grad(along.pow(2).sum(), weights)]
 
 
@@ -153,7 +154,7 @@ def on_ranks(
     parts = graphshard.partition(vars(data), ranks, num_nodes=data.x.size(0), roles=roles)
     models = [made() for _ in range(ranks)]  # torch's generator is that of the whole process
 
-    def rank(number: int, _: int, group: Any) -> list[Tensor]:
+    def rank(number: int, _: str, group: Any) -> list[Tensor]:
         model = graphshard.distribute(models[number], group=group, options=options)
         return derive(model, parts[number], lambda rows: graphshard.mean(rows, group))
 

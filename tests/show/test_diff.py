@@ -188,7 +188,7 @@ def measure(model, compiled, shards):
         flat = bind(model, (shard,), {}, {}, "", {}).flat
         with graphshard.count_bytes() as forward:
             graph = graph_inputs(shard, group_name, (0, 0))
-            out = run(compiled, State.of(models[rank]), flat, graph, Constants()).restore()
+            out = run(compiled, State.of(models[rank]), flat, graph, Constants()).restore()[0]
         with graphshard.count_bytes() as backward:
             out.sum().backward()
         return {"forward": forward, "backward": backward}

@@ -101,7 +101,7 @@ def test_a_name_of_both_is_refused_where_it_is_written() -> None:
 def test_what_the_class_overrides_is_called_there() -> None:
     class Own(Net):
         def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
-            return {**super().state_dict(*args, **kwargs), "version": 2}  # type: ignore[arg-type]
+            return {**super().state_dict(*args, **kwargs), "version": 2}  # type: ignore[arg-type, call-overload]
 
         def double(self) -> Own:
             self.temperature = 2.0

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import graphshard
 from graphshard.capture.export import capture
 from graphshard.execute.bind import bind
 from graphshard.options import Options
@@ -114,7 +115,8 @@ def _once(name: str, layers: int) -> Seconds:
     torch.manual_seed(0)
     model = Stack(name, layers).train()
     graph = torch.rand(20, _WIDTH), torch.stack([torch.arange(60) % 20, torch.arange(60) // 3])
-    signature = bind(model, graph, {}, {}, "", {}).signature
+    shard = graphshard.partition(graph, 1)[0]
+    signature = bind(model, (shard,), {}, {}, "", {}).signature
     steps = [_Timed(step) for step in Options().all_passes()]
     gc.collect()
     start = time.perf_counter()
