@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from graphshard.private.torch_modules import without_module_trackers
+from graphshard.private.torch_threads import ready_for_threads
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ def in_own_thread(work: Callable[[], T]) -> T:
         except BaseException as error:  # the caller raises it
             raised.append(error)
 
+    ready_for_threads()
     thread = threading.Thread(target=guarded, name="graphshard-capture", daemon=True)
     thread.start()
     thread.join()

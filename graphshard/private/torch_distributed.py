@@ -21,7 +21,6 @@ __all__ = [
     "PythonGroup",
     "backend_of",
     "process_group",
-    "ready_for_threads",
     "registered",
     "sends_device_tensors",
 ]
@@ -68,14 +67,6 @@ def backend_of(group: dist.ProcessGroup) -> str:
 def sends_device_tensors(group: dist.ProcessGroup) -> bool:
     """Whether a group sends tensors of a GPU only: NCCL's. Relies on what :func:`backend_of` does."""
     return "nccl" in backend_of(group)
-
-
-def ready_for_threads() -> None:
-    """Import what the first call of a custom op imports: several threads importing it at once may see half of it.
-
-    Relies on that being ``torch._dynamo``.
-    """
-    import torch._dynamo  # noqa: F401
 
 
 class _Done(Work):

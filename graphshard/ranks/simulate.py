@@ -28,7 +28,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import GraphshardError, RuntimeMismatch
-from graphshard.private.torch_distributed import PythonGroup, ready_for_threads, registered
+from graphshard.private.torch_distributed import PythonGroup, registered
+from graphshard.private.torch_threads import ready_for_threads
 from graphshard.ranks.groups import default_is
 from graphshard.ranks.turns import Turns
 

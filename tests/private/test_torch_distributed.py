@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,9 +123,3 @@ def test_gathers_into_one_tensor_come_through(alone: Alone) -> None:
     dist.all_gather_into_tensor(y, x, group=alone)
     assert alone.asked == ["all_gather_into_tensor"]
     assert y.tolist() == [0, 1, 2]
-
-
-def test_the_first_custom_op_imports_torch_dynamo() -> None:
-    """``ready_for_threads`` leaves ``torch._dynamo`` imported, which threads would otherwise do all at once."""
-    torch_distributed.ready_for_threads()
-    assert "torch._dynamo" in sys.modules
