@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphshard.api import DistributedModule, distribute
+    from graphshard.border.totals import mean, sum
     from graphshard.capture.replacements import replace
     from graphshard.check.report import Report
     from graphshard.check.verify import verify
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     )
     from graphshard.graph.roles import Role
     from graphshard.ops.exchange import ByteCounter, count_bytes
-    from graphshard.ops.totals import mean, sum
     from graphshard.options import Options
     from graphshard.partitioning.partition import ShardedGraph, partition
     from graphshard.partitioning.report import PartitionReport
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from graphshard.ranks.start import init
     from graphshard.rules import register_rule
     from graphshard.shard.files import load_shard
+    from graphshard.shard.placed import PlacedTensor
     from graphshard.shard.shard import Shard
     from graphshard.show.differ import Diff
     from graphshard.training.report import TrainingReport
@@ -54,6 +55,7 @@ __all__ = [
     "Options",
     "PartitionError",
     "PartitionReport",
+    "PlacedTensor",
     "PlacementError",
     "Report",
     "Role",
@@ -89,7 +91,7 @@ _HOMES = {
         "DataError",
         "GraphshardError",
         "PartitionError",
-        "PlacementError",
+    "PlacementError",
         "RuntimeMismatch",
         "ShardError",
         "UnsupportedOperation",
@@ -99,10 +101,11 @@ _HOMES = {
     "partitioning.partition": ("ShardedGraph", "partition"),
     "partitioning.report": ("PartitionReport",),
     "options": ("Options",),
-    "ops.totals": ("mean", "sum"),
+    "border.totals": ("mean", "sum"),
     "graph.roles": ("Role",),
     "ranks.start": ("init",),
     "rules": ("register_rule",),
+    "shard.placed": ("PlacedTensor",),
     "shard.shard": ("Shard",),
     "shard.files": ("load_shard",),
     "training.report": ("TrainingReport",),

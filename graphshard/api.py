@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
 import types
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +14,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from graphshard.border.values import as_placed_outputs
 from graphshard.border.whole import Cut, Whole, is_whole
 from graphshard.capture.examples import Signature, with_node_parameters
 from graphshard.capture.export import capture
-from graphshard.capture.own_thread import in_own_thread
+from graphshard.capture.own_thread import ONE_CAPTURE, in_own_thread
 from graphshard.capture.refusals import refuse_scripted
 from graphshard.capture.writes import kept_apart, put
 from graphshard.check.gradients import with_lost_gradients
@@ -55,9 +55,6 @@ from graphshard.wrapper.progress import Progress
 from graphshard.wrapper.refusals import check_model, check_surroundings
 
 __all__ = ["DistributedModule", "distribute"]
-
-
-_COMPILING = threading.Lock()
 
 
 _OF_ONE_PROCESS = (
@@ -250,7 +247,10 @@ class DistributedModule(Transparent):
         step = self._progress.begin(self.training, compiled.has_dropout)
         graph = graph_inputs(bound.shard, group, self._random_key(compiled, step, group))
         outputs = run(compiled, self._state(cut), bound.flat, graph, self._constants)
-        result, left = (outputs if cut is None else cut.gather(outputs)).restore()
+        if cut is None:
+            result, left = as_placed_outputs(outputs, bound.shard, group, bound.names)
+        else:
+            result, left = cut.gather(outputs).restore()
         put(self._model, compiled.captured.written, left, compiled.captured.in_place)
         return result
 
@@ -325,7 +325,7 @@ class DistributedModule(Transparent):
 
     def _compile(self, signature: Signature, key: Hashable) -> Compiled:
         if key not in self._compiled:
-            with _COMPILING, kept_apart(self._model):
+            with ONE_CAPTURE, kept_apart(self._model):
                 self._compiled[key] = in_own_thread(lambda: self._captured(signature))
         compiled = self._compiled[key]
         if not self._observed.written.issuperset(compiled.captured.written):
@@ -345,7 +345,7 @@ class DistributedModule(Transparent):
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
-            with _COMPILING, kept_apart(self._model):
+            with ONE_CAPTURE, kept_apart(self._model):
                 in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 

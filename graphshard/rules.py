@@ -15,6 +15,7 @@ from graphshard.catalogue.record import Rule
 from graphshard.catalogue.register import register_rule
 from graphshard.ir.placement import (
     Edges,
+    Given,
     Halo,
     Joined,
     Kept,
@@ -30,6 +31,7 @@ from graphshard.ir.placement import (
 __all__ = [
     "Call",
     "Edges",
+    "Given",
     "Halo",
     "Joined",
     "Kept",

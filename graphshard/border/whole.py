@@ -26,7 +26,7 @@ from graphshard.execute.run import Outputs
 from graphshard.graph.data import GraphData, as_graph_data
 from graphshard.graph.readers import read_graph
 from graphshard.graph.roles import Member, Role
-from graphshard.ir.placement import Edges, Owned, Placed, Pointing, Points, Rows
+from graphshard.ir.placement import Edges, Owned, Placed, Rows
 from graphshard.ops.gather import check_equal_on_ranks, gather_rows, take_rows
 from graphshard.partitioning.assign import assign
 from graphshard.partitioning.numbering import build_shard, number_nodes
@@ -36,12 +36,12 @@ from graphshard.ranks.checksums import Contents
 from graphshard.ranks.groups import (
     all_gather_numbers,
     all_gather_object,
-    all_gather_rows,
     broadcast_first,
     group_rank,
     group_size,
 )
-from graphshard.shard.shard import Shard, ShardTensor, shard_tensor_of
+from graphshard.shard.gather import in_order
+from graphshard.shard.shard import Shard, ShardTensor, shard_of
 
 PARTITION = "whole"
 """The ``partition_id`` of shards that are cut from whole arguments: these are compared by themselves."""
@@ -54,8 +54,7 @@ def is_whole(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call passes whole tensors: neither a shard nor a tensor of one is among the arguments."""
     leaves = pytree.tree_leaves((args, dict(kwargs)))
     return not any(
-        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_tensor_of(leaf) is not None)
-        for leaf in leaves
+        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_of(leaf) is not None) for leaf in leaves
     )
 
 
@@ -105,7 +104,7 @@ class Cut:
     def _gather(self, value: Tensor, placement: Any, ids: Mapping[str, Tensor]) -> Tensor:
         if not isinstance(placement, Placed):
             return value
-        value = self._global_numbers(value, placement.points)
+        value = self.shard.global_numbers(value, placement.points)
         if not placement.sharded:
             return value
         if len(placement.sharded) > 1:
@@ -128,24 +127,8 @@ class Cut:
             )
             of = self.shard.row_set(member)
             return of.ids.to(device), of.num_rows
-        # What a mask kept, or cat joined: in the order of all ranks' ids.
-        (parts,) = all_gather_rows([ids[str(rows)]], self.group)
-        order = torch.cat(parts).argsort()
-        places = torch.empty_like(order)
-        places[order] = torch.arange(order.numel(), device=order.device)
-        first = sum(part.numel() for part in parts[: self.shard.rank])
-        return places[first : first + parts[self.shard.rank].numel()].to(device), order.numel()
-
-    def _global_numbers(self, value: Tensor, points: Pointing) -> Tensor:
-        """Numbers of nodes as the whole graph has them, as in an ``edge_index`` that forward returns."""
-        if isinstance(points, tuple):
-            parts = [self._global_numbers(part, p) for part, p in zip(value, points, strict=True)]
-            return torch.stack(parts)
-        return value if points is None else self._ids(points).to(value.device)[value]
-
-    def _ids(self, points: Points) -> Tensor:
-        nodes = self.shard.node_set(points.nodes)
-        return nodes.owned_ids if points.plan is None else nodes.node_ids[points.plan]
+        places, count = in_order(ids[str(rows)], self.shard.rank, self.group)
+        return places.to(device), count
 
 
 @dataclass

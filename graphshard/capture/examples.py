@@ -19,6 +19,7 @@ from graphshard.capture.data_argument import as_data
 from graphshard.capture.sparse import SparseStandIn
 from graphshard.graph.roles import Role
 from graphshard.graph.schema import Schema, Sizes
+from graphshard.ir.placement import Edges, Given, Owned, Placed, Rows
 from graphshard.private import pytree
 
 MOST_ROWS = 2**31 - 1
@@ -32,6 +33,7 @@ class TensorSpec:
     Attributes:
         role: what its rows are. dtype: of it. trailing: the sizes after the rows. of: the set of its rows.
         needs_grad: whether a backward computes its gradient. Without one it is a constant of the graph.
+        placed: of a value that another program made, its placement; trailing are then the sizes of its other dims.
     """
 
     role: Role
@@ -39,6 +41,17 @@ class TensorSpec:
     trailing: tuple[int, ...]
     of: str = ""
     needs_grad: bool = False
+    placed: Placed | None = None
+
+    @property
+    def rows(self) -> tuple[int, Rows] | None:
+        """The dim of a placed value along which a rank holds some rows, and these."""
+        if self.placed is None or not self.placed.sharded:
+            return None
+        (dim,) = self.placed.sharded
+        rows = self.placed.dims[dim]
+        assert rows is not None
+        return dim, rows
 
     @property
     def width(self) -> int:
@@ -49,7 +62,7 @@ class TensorSpec:
     def may_number_graphs(self) -> bool:
         """Whether it is one integer for each node, as ``batch`` is."""
         whole = not (self.dtype.is_floating_point or self.dtype.is_complex or self.dtype == torch.bool)
-        return self.role is Role.NODE and whole and not self.trailing
+        return self.placed is None and self.role is Role.NODE and whole and not self.trailing
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ class Signature:
                 values.append(SparseStandIn(index, weights))
             else:
                 values.append(queue.pop(0))
-                if leaf.role is Role.NODE:
+                if leaf.role is Role.NODE and leaf.placed is None:
                     num_nodes[leaf.of] = values[-1].size(0)
         args, kwargs = pytree.tree_unflatten(values, self.structure)
         given = {
@@ -144,11 +157,49 @@ def sizes_for(model: nn.Module, signature: Signature) -> tuple[Sizes, Sizes]:
             taken.update(tensor.shape)
     free = (size for size in range(11, 1 << 20) if size not in taken and size % 2 and size % 3)
     schema = signature.schema
+    given = _given(signature)
     first, second = (
-        Sizes({name: next(free) for name in schema.nodes}, {e.name: next(free) for e in schema.edges})
+        Sizes(
+            {name: next(free) for name in schema.nodes},
+            {e.name: next(free) for e in schema.edges},
+            {name: next(free) for name in given},
+        )
         for _ in range(2)
     )
     return first, second
+
+
+def _given(signature: Signature) -> list[str]:
+    """The names of rows that another program made."""
+    rows = [spec.rows[1] for spec in signature.tensors if spec.rows is not None]
+    return list(dict.fromkeys(r.name for r in rows if isinstance(r, Given)))
+
+
+def _count(rows: Rows, sizes: Sizes) -> int:
+    """How many rows an example has."""
+    if isinstance(rows, Owned):
+        return sizes.nodes[rows.nodes]
+    assert isinstance(rows, (Edges, Given)), rows
+    return (sizes.edges if isinstance(rows, Edges) else sizes.given)[rows.name]
+
+
+def _placed_example(spec: TensorSpec, sizes: Sizes, generator: torch.Generator) -> Tensor:
+    """A value that another program made: node numbers where it holds such."""
+    assert spec.placed is not None
+    shape = list(spec.trailing)
+    if spec.rows is not None:
+        dim, rows = spec.rows
+        shape.insert(dim, _count(rows, sizes))
+    points = spec.placed.points
+    if points is None:
+        return _values(tuple(shape), spec.dtype, generator)
+    ends = points if isinstance(points, tuple) else (points,)
+    nodes = [0 if end is None else sizes.nodes[end.nodes] for end in ends]
+    parts = [
+        torch.randint(0, max(n, 1), tuple(shape[1:] if isinstance(points, tuple) else shape), generator=generator)
+        for n in nodes
+    ]
+    return torch.stack(parts) if isinstance(points, tuple) else parts[0]
 
 
 def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Tensor]:
@@ -159,7 +210,9 @@ def example_inputs(signature: Signature, sizes: Sizes, seed: int = 0) -> list[Te
     generator = torch.Generator().manual_seed(seed)
     flat: list[Tensor] = []
     for number, spec in enumerate(signature.tensors):
-        if spec.role.is_index or spec.role is Role.ADJACENCY:
+        if spec.placed is not None:
+            flat.append(_placed_example(spec, sizes, generator))
+        elif spec.role.is_index or spec.role is Role.ADJACENCY:
             edge_set, edges = signature.schema.edge_set(spec.of), sizes.edges[spec.of]
             ends = sizes.nodes[edge_set.source], sizes.nodes[edge_set.destination]
             flat.append(_edges(ends, edges, generator))
@@ -182,9 +235,12 @@ def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
     """The named dims of the flat inputs: all tensors of a node set share one, those of an edge set another."""
     nodes = _named_dims("num_nodes", signature.schema.nodes)
     edges = _named_dims("num_edges", (e.name for e in signature.schema.edges))
+    given = _named_dims("num_rows", _given(signature))
     shapes: list[dict[int, Any]] = []
     for spec in signature.tensors:
-        if spec.role.is_index:
+        if spec.placed is not None:
+            shapes.append({} if spec.rows is None else {spec.rows[0]: _dim(spec.rows[1], nodes, edges, given)})
+        elif spec.role.is_index:
             shapes.append({1: edges[spec.of]})
         elif spec.role is Role.ADJACENCY:
             shapes.extend(({1: edges[spec.of]}, {0: edges[spec.of]}))
@@ -192,6 +248,13 @@ def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
             dims = {Role.NODE: nodes, Role.EDGE: edges, Role.INDEX: edges}.get(spec.role)
             shapes.append({} if dims is None else {0: dims[spec.of]})
     return tuple(shapes)
+
+
+def _dim(rows: Rows, nodes: Mapping[str, Any], edges: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    if isinstance(rows, Owned):
+        return nodes[rows.nodes]
+    assert isinstance(rows, (Edges, Given)), rows
+    return (edges if isinstance(rows, Edges) else given)[rows.name]
 
 
 def _named_dims(prefix: str, names: Iterable[str]) -> dict[str, Any]:

@@ -20,6 +20,16 @@ from graphshard.private.torch_threads import ready_for_threads
 
 T = TypeVar("T")
 
+ONE_CAPTURE = threading.Lock()
+"""Held while a model is captured, of which torch.export takes one at a time."""
+
+_CAPTURING: contextvars.ContextVar[bool] = contextvars.ContextVar("graphshard_capturing", default=False)
+
+
+def is_capturing() -> bool:
+    """Whether this is inside of :func:`in_own_thread`."""
+    return _CAPTURING.get()
+
 
 def in_own_thread(work: Callable[[], T]) -> T:
     """The result of ``work``, run in a new thread while this one waits; what it raises is raised here.
@@ -33,6 +43,7 @@ def in_own_thread(work: Callable[[], T]) -> T:
     device, gpu = torch.get_default_device(), _current_gpu()
 
     def run() -> None:
+        _CAPTURING.set(True)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if gpu is not None:

@@ -15,9 +15,9 @@ from graphshard.capture.clean import tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.errors import CaptureError
 from graphshard.graph.roles import Role
-from graphshard.graph.schema import Schema
-from graphshard.ir.placement import Edges, Owned, Placed, Points, Rows, replicated
+from graphshard.ir.placement import Placed, replicated
 from graphshard.ir.program import Input, Output, Program
+from graphshard.ir.roles import by_role
 from graphshard.ir.source import where
 from graphshard.private.torch_graphs import rename
 
@@ -92,7 +92,7 @@ def _output(spec: Any, nodes: Mapping[str, fx.Node]) -> Output:
 
 
 def _place_inputs(program: Program, signature: Signature) -> None:
-    placed = [p for spec in signature.tensors for p in _placements(spec, signature.schema)]
+    placed = [p for spec in signature.tensors for p in _placements(spec, signature)]
     for spec, node in zip(program.inputs, program.graph.find_nodes(op="placeholder"), strict=True):
         assert spec.name == node.name
         value = node.meta.get("val")
@@ -102,21 +102,10 @@ def _place_inputs(program: Program, signature: Signature) -> None:
             node.meta["placement"] = replicated(value.dim())
 
 
-def _placements(spec: TensorSpec, schema: Schema) -> list[Placed]:
-    rest: tuple[Rows | None, ...] = (None,) * len(spec.trailing)
-    if spec.role is Role.NODE:
-        return [Placed((Owned(spec.of), *rest))]
-    if spec.role is Role.REPLICATED:
-        return [Placed(rest)]
-    rows, edge_set = Edges(spec.of), schema.edge_set(spec.of)
-    if spec.role is Role.EDGE:
-        return [Placed((rows, *rest))]
-    if spec.role is Role.INDEX:
-        return [Placed((rows,), points=Points(edge_set.source))]
-    source, destination = Points(edge_set.source, edge_set.plan), Points(edge_set.destination)
-    if spec.role is Role.ADJACENCY:
-        return [Placed((None, rows), points=(destination, source)), Placed((rows,))]
-    return [Placed((None, rows), points=(source, destination))]
+def _placements(spec: TensorSpec, signature: Signature) -> list[Placed]:
+    if spec.placed is not None:
+        return [spec.placed]
+    return by_role(spec.role, spec.of, len(spec.trailing), signature.schema)
 
 
 def _name_inputs(program: Program, signature: Signature) -> None:

@@ -84,6 +84,10 @@ def check_size(model: nn.Module, compiled: Compiled, sizes: Sizes, seed: int = 1
     state = State({**state.parameters, **rows}, {**state.buffers, **rows})
     plain = drop_dropout(compiled).program
     graph = graph_inputs(whole_graph(signature.schema, sizes).to(signature.device), "", (0, 0))
+    graph |= {
+        ("given_ids", (name,)): torch.arange(count, device=signature.device)
+        for name, count in sizes.given.items()
+    }
 
     def program() -> list[Tensor]:
         results = plain.module(*program_inputs(plain, state, flat, graph))

@@ -30,6 +30,7 @@ from graphshard.graph.roles import Role
 from graphshard.options import Options
 from graphshard.ranks.checksums import Contents, checksum, digest_of, words_of
 from graphshard.ranks.groups import all_gather_numbers, all_gather_object
+from graphshard.shard.placed import plain
 from graphshard.version import __version__
 
 Facts = dict[str, str]
@@ -168,6 +169,7 @@ class Agreement:
             now |= values_of(call)
         mine = [self._digests[known], digest(now), call.bound.shard.rank, int(captures)]
         everyone = all_gather_numbers(mine, call.bound.signature.device, group)
+        check_functions(everyone, "", group)
         check_all(everyone, [], group)
         if any(other[:2] != everyone[0][:2] for other in everyone):
             raise RuntimeMismatch(_sentence(all_gather_object(facts_of(call) | now, group)))
@@ -177,6 +179,39 @@ class Agreement:
                     f"rank {rank} holds shard {shard}: each rank must hold the shard of its own number"
                 )
         return any(other[-1] for other in everyone)
+
+
+_FUNCTION = -2
+"""Opens the numbers of ranks that call a function of placed tensors; see ``unmarked.py`` for the others."""
+
+
+def agree_on_function(words: str, rank: int, device: torch.device, group: str) -> None:
+    """Meet all ranks and find out whether they call the same function of placed tensors. Collective.
+
+    Raises:
+        RuntimeMismatch: on every rank: they do not.
+    """
+    everyone = all_gather_numbers([_FUNCTION, digest({"": words}), 0, rank], device, group)
+    if any(other[:2] != everyone[0][:2] for other in everyone):
+        check_functions(everyone, words, group)
+
+
+def check_functions(everyone: list[list[int]], mine: str, group: str) -> None:
+    """Either every rank calls one function of placed tensors or none does. Collective where they differ.
+
+    Raises:
+        RuntimeMismatch: on every rank, with the same sentence.
+    """
+    calls = [numbers[0] == _FUNCTION for numbers in everyone]
+    if not any(calls) or (all(calls) and len({numbers[1] for numbers in everyone}) == 1):
+        return
+    words = all_gather_object(mine, group)
+    other = next(rank for rank, numbers in enumerate(everyone) if numbers[:2] != everyone[0][:2])
+    said = [str(words[rank]).partition("(")[0] if calls[rank] else "the model" for rank in (0, other)]
+    raise RuntimeMismatch(
+        f"rank 0 calls {said[0]} where rank {other} calls {said[1]}: what is computed with rows of the graph is computed "
+        "by all ranks together, so every rank must run the same lines (print on one rank what all have computed)"
+    )
 
 
 def _held_alike(bound: Bound) -> Iterator[tuple[str, Tensor]]:
@@ -273,4 +308,4 @@ def _content(array: Array) -> str:
         kind, array = str(array.dtype), torch.from_numpy(array.copy().reshape(-1).view(np.uint8))
     else:
         kind = str(array.dtype).removeprefix("torch.")
-    return f"{kind}{list(array.shape)} with content {digest_of([('', array)])[:8]}"
+    return f"{kind}{list(plain(array).shape)} with content {digest_of([('', array)])[:8]}"

@@ -27,7 +27,7 @@ def check_baked(compiled: Compiled, shard: Shard, group: str) -> None:
     if group_size(group) == 1:
         return
     program = compiled.captured.program
-    mine = {t.untyped_storage().data_ptr(): name for name, t in shard.tensors.items() if _is_strided(t)}
+    mine = {t.untyped_storage().data_ptr(): name for name, t in shard.parts().items() if _is_strided(t)}
     found = dict(_constants(program))
     read = {
         name: mine[t.untyped_storage().data_ptr()]

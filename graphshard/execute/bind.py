@@ -21,16 +21,25 @@ from graphshard.execute.unmarked import Agreed, decide
 from graphshard.graph.roles import Member, Role
 from graphshard.private import pytree
 from graphshard.private.pyg import is_data
-from graphshard.shard.shard import Shard, shard_tensor_of
+from graphshard.shard.placed import PlacedTensor, member_of, name_of, plain
+from graphshard.shard.shard import Shard, shard_of, shard_tensor_of
 
 
 @dataclass(frozen=True)
 class Bound:
-    """One call, bound: the shard it runs on, its signature, and the program's flat user inputs."""
+    """One call, bound.
+
+    Attributes:
+        shard: that it runs on.
+        signature: of it.
+        flat: the program's flat user inputs, plain.
+        names: what placed ones are called.
+    """
 
     shard: Shard
     signature: Signature
     flat: list[Tensor]
+    names: list[str | None]
 
 
 def _with_data(
@@ -201,16 +210,20 @@ def bind(
     tensors = {n: v for n, v in zip(names, leaves, strict=True) if isinstance(v, Tensor)}
     shard, found = _place(tensors, roles, group, agreed)
     specs, flat = [], []
+    called: list[str | None] = []
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, Tensor):
             specs.append(leaf)
             continue
         value = shard.tensors[name] if name in shard.tensors and leaf.layout is not torch.strided else leaf
+        value = plain(value)
         specs.append(_spec(name, value, found[name], shard))
-        flat += [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
+        parts = [value.indices(), value.values()] if found[name].role is Role.ADJACENCY else [value]
+        flat += parts
+        called += [name_of(leaf)] if isinstance(leaf, PlacedTensor) else [None] * len(parts)
     device = flat[0].device if flat else torch.device("cpu")
     signature = Signature(tuple(specs), structure, tuple(names), shard.schema, device=device, data=data)
-    return Bound(shard, signature, flat)
+    return Bound(shard, signature, flat, called)
 
 
 def _by_name(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +244,8 @@ def _place(
     agreed: Agreed,
 ) -> tuple[Shard, dict[str, Member]]:
     marks = {name: mark for name, t in tensors.items() if (mark := shard_tensor_of(t)) is not None}
-    shards = {id(mark.shard): mark.shard for mark in marks.values()}
+    placed = {name: t for name, t in tensors.items() if isinstance(t, PlacedTensor) and name not in marks}
+    shards = {id(s): s for t in tensors.values() if (s := shard_of(t)) is not None}
     if len(shards) > 1:
         raise ShardError("the arguments are tensors of different shards; pass tensors of one shard")
     if not shards:
@@ -240,16 +254,28 @@ def _place(
         )
     shard = next(iter(shards.values()))
     sure = {name: mark.member for name, mark in marks.items() if mark.sure}
+    sure |= {name: _member(name, value) for name, value in placed.items()}
     members = sure | {
         name: _known(member, name, shard)
         for name, member in given.items()
         if name in tensors and name not in sure
     }
-    unknown = {name: t for name, t in tensors.items() if name not in members}
+    unknown = {name: plain(t) for name, t in tensors.items() if name not in members}
     if unknown:
         fits = {name: mark.member for name, mark in marks.items() if not mark.sure}
         members |= decide(unknown, fits, shard, group, agreed)
     return shard, members
+
+
+def _member(name: str, value: PlacedTensor) -> Member:
+    """What a tensor that was computed from others is."""
+    member = member_of(value.placement)
+    if member is None:
+        raise ShardError(
+            f"argument {name!r} is no rows of all nodes or edges, as forward takes them, but {value.placement}: pass the "
+            "tensors of the shard and let forward choose rows of them"
+        )
+    return member
 
 
 def _known(member: Member, name: str, shard: Shard) -> Member:

@@ -12,7 +12,7 @@ The sets of a homogeneous graph have no name. Edges of every set live with their
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MESSAGES, PAIRS = "", "pairs"
 """The plans of a node set: the halo that edges read, and the halo that pairs read."""
@@ -67,10 +67,11 @@ class Schema:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows each set has, by name."""
+    """How many rows each set has, by name; and of examples, rows that another program made."""
 
     nodes: Mapping[str, int]
     edges: Mapping[str, int]
+    given: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[tuple[str, int], ...]:

@@ -40,7 +40,7 @@ def infer(program: Program) -> Inference:
         if node.op == "placeholder":
             found.placements[node] = node.meta["placement"]
         elif node.op == "output":
-            _read_outputs(node, found)
+            _read_outputs(node, found, program.local_numbers)
         else:
             found.placements[node] = _infer_call(node, found.placements, found.edits)
     found.edits = list(dict.fromkeys(found.edits))
@@ -127,14 +127,14 @@ def _infer_call(node: fx.Node, placements: Placements, edits: list[Edit]) -> Pla
     return placement
 
 
-def _read_outputs(node: fx.Node, found: Inference) -> None:
+def _read_outputs(node: fx.Node, found: Inference, local_numbers: bool) -> None:
     for value in node.all_input_nodes:
         placement = found.placements[value]
         if isinstance(placement, Placed) and placement.partial:
             found.edits.append(AllReduce(value, placement.partial))
         if isinstance(placement, Placed) and placement.mirror:
             found.edits.append(HaloReduce(value, placement.mirror, mirrored(placement)))
-        if isinstance(placement, Placed) and placement.points is not None:
+        if isinstance(placement, Placed) and placement.points is not None and not local_numbers:
             # The user reads node numbers as the single machine gives them.
             found.edits.append(GlobalIds(value, node))
 

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from graphshard.infer.emitter import Emitter
-from graphshard.ir.placement import Edges, Halo, Kept, Owned, Rows, Sorted
+from graphshard.ir.placement import Edges, Given, Halo, Kept, Owned, Rows, Sorted
 from graphshard.ops import aggregation
 from graphshard.ops import local as local_ops
 
@@ -21,6 +21,8 @@ def row_ids(emit: Emitter, rows: Rows) -> fx.Node:
         return emit.program.placeholder("node_ids", rows.nodes, rows.plan)
     if isinstance(rows, Edges):
         return emit.program.placeholder("edge_ids", rows.name)
+    if isinstance(rows, Given):
+        return emit.program.placeholder("given_ids", rows.name)
     if isinstance(rows, Kept):
         mask = next(n for n in emit.graph.nodes if n.name == rows.mask)
         ids = row_ids(emit, rows.rows)

@@ -100,7 +100,17 @@ class Sorted:
         return f"Sorted({self.rows})"
 
 
-Rows = Owned | Halo | Edges | Kept | Joined | Sorted
+@dataclass(frozen=True)
+class Given:
+    """Rows that the program did not make and that are not all of a set: what another program kept or joined."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"Given({self.name})"
+
+
+Rows = Owned | Halo | Edges | Kept | Joined | Sorted | Given
 
 
 def join(parts: Sequence[Rows]) -> Rows:

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from graphshard.ir.identity import keep_identity
-from graphshard.ir.placement import Edges, Halo, Owned, Placed, Placement, Plan, Size, replicated
+from graphshard.ir.placement import Edges, Given, Halo, Owned, Placed, Placement, Plan, Size, replicated
 from graphshard.private import pytree
 from graphshard.private.fake_tensors import fake_mode_of, unknown_size
 
@@ -54,6 +54,7 @@ PLAN_PARTS = frozenset({"send_index", "send_splits", "recv_splits"})
 GRAPH_INPUTS = PLAN_PARTS | {
     *("node_ids", "owned_ids", "num_nodes"),  # of a plan, of a node set
     *("edge_ids", "num_edges"),  # of an edge set
+    "given_ids",  # of rows that another program made
     *("group", "dropout_key"),
 }
 """Parts of a shard that a pass can ask for as an input of the program."""
@@ -65,18 +66,25 @@ def graph_placement(name: str, of: tuple[str, ...] = ()) -> Placement:
         return Plan(Halo(*of))
     if name == "dropout_key":
         return replicated(1)
-    rows = {"node_ids": Halo, "owned_ids": Owned, "edge_ids": Edges}.get(name)
+    rows = {"node_ids": Halo, "owned_ids": Owned, "edge_ids": Edges, "given_ids": Given}.get(name)
     return Size() if rows is None else Placed((rows(*of),))
 
 
 @dataclass
 class Program:
-    """A flat graph of ATen ops with what its inputs and outputs stand for; the same on every rank."""
+    """A flat graph of ATen ops with what its inputs and outputs stand for; the same on every rank.
+
+    Attributes:
+        module, inputs, outputs, constants: the graph, and what stands for what.
+        local_numbers: node numbers that it returns stay this rank's, for a program that takes them; else the user
+            reads them, as the single machine gives them.
+    """
 
     module: fx.GraphModule
     inputs: list[Input]
     outputs: list[Output]
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    local_numbers: bool = False
 
     @property
     def graph(self) -> fx.Graph:

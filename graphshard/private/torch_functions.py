@@ -19,6 +19,7 @@ __all__ = [
     "bound_apply",
     "foreach_norm",
     "function_apply",
+    "function_name",
     "in_transform",
     "is_of_library_op",
     "replaced_apply",
@@ -88,6 +89,15 @@ def replaced_losses(*, multi_margin_loss: Any, multilabel_margin_loss: Any) -> I
         mock.patch.object(losses, "multilabel_margin_loss", multilabel_margin_loss),
     ):
         yield
+
+
+def function_name(func: Callable[..., Any]) -> str:
+    """What a function that ``__torch_function__`` is given is called in a script: ``torch.Tensor.mean``.
+
+    Relies on ``torch.overrides.resolve_name`` knowing those of ``torch.overrides.get_overridable_functions``.
+    """
+    found = torch.overrides.resolve_name(func)  # type: ignore[no-untyped-call]
+    return str(found or getattr(func, "__qualname__", None) or func)
 
 
 def in_transform() -> bool:

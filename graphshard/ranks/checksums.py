@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor
 
+from graphshard.private.torch_functions import WithoutTorchFunction
 from graphshard.private.torch_tensors import Seen, entries_of
 
 _CHUNK = 1 << 20
@@ -22,10 +23,16 @@ def as_bytes(tensor: Tensor) -> Tensor:
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:
-    """Strided tensors that hold all of a tensor's content."""
+    """Strided tensors that hold all of a tensor's content; of a subclass what this rank has in memory."""
     if tensor.layout is torch.strided:
-        return [tensor]
+        return [_memory(tensor)]
     return list(entries_of(tensor.detach().to_sparse_coo()))  # type: ignore[no-untyped-call]
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """A strided tensor of no subclass."""
+    with WithoutTorchFunction():
+        return tensor.as_subclass(Tensor)
 
 
 def checksum(tensor: Tensor) -> Tensor:
@@ -105,7 +112,8 @@ class Contents:
 def digest_of(named: Iterable[tuple[str, Tensor]]) -> str:
     """A digest of names, dtypes, shapes and contents, for all that is not secret: 32 hexadecimal digits."""
     found = hashlib.blake2b(digest_size=16)
-    for name, tensor in named:
+    for name, given in named:
+        tensor = _memory(given) if given.layout is torch.strided else given
         found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         for part in _parts(tensor):
             found.update(as_bytes(part).cpu().numpy().data)

@@ -44,7 +44,7 @@ def described(shard: Shard) -> dict[str, Any]:
                 "of": member.of,
                 "path": to_json(shard.paths.get(name, ())),
                 "dtype": str(shard.tensors[name].dtype).removeprefix("torch."),
-                "row_shape": _row_shape(shard.tensors[name], member.role),
+                "row_shape": _row_shape(shard.parts()[name], member.role),
             }
             for name, member in shard.members.items()
         ],
@@ -67,7 +67,7 @@ def packed(shard: Shard) -> dict[str, Tensor]:
             found[f"{key}.recv_splits"] = torch.tensor(plan.recv_splits, dtype=torch.int64)
     for i, edges in enumerate(shard.edge_sets.values()):
         found[f"edges.{i}.ids"] = edges.edge_ids
-    for name, value in shard.tensors.items():
+    for name, value in shard.parts().items():
         if value.is_complex():
             raise ShardError(
                 f"{name!r} is complex, which the file format cannot hold: split it with view_as_real"

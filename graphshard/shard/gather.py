@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.errors import ShardError
 from graphshard.ops.gather import gather_rows
-from graphshard.ranks.groups import all_gather_numbers, default_group, group_size
+from graphshard.ranks.groups import all_gather_numbers, all_gather_rows, default_group, group_size
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,41 @@ class RowSet:
     called: str
 
 
-def gather_all(
-    rank: int, world_size: int, of: RowSet, rows: Tensor, group: dist.ProcessGroup | None
-) -> Tensor:
-    """See :meth:`graphshard.Shard.gather`."""
-    name = default_group() if group is None else str(group.group_name)
+def group_of(group: dist.ProcessGroup | None, known: str | None, world_size: int) -> str:
+    """The name of the group to gather over: the one given, that of the rows, or the default one.
+
+    Raises:
+        ShardError: it is not as large as there are shards.
+    """
+    name = str(group.group_name) if group is not None else default_group() if known is None else known
     size = group_size(name)
     if size != world_size:
         raise ShardError(f"gather needs the {world_size} ranks of these shards, this job has {size}")
+    return name
+
+
+def gather_all(rank: int, of: RowSet, rows: Tensor, name: str) -> Tensor:
+    """See :meth:`graphshard.Shard.gather`."""
     _check_headers(all_gather_numbers(_header(rank, of, rows), rows.device, name), of.called)
     gathered: Tensor = gather_rows(rows, of.ids.to(rows.device), of.num_rows, name)
     return gathered
+
+
+def in_order(ids: Tensor, rank: int, group: str) -> tuple[Tensor, int]:
+    """Of rows that a mask kept, or that were joined: their order on one machine is that of all ranks' ids. Collective.
+
+    Args:
+        ids: int64 ``[n]``, this rank's, places in the whole. rank: this rank's number. group: the process group's name.
+
+    Returns:
+        int64 ``[n]``, the place of each among all that there are; and how many there are.
+    """
+    (parts,) = all_gather_rows([ids], group)
+    order = torch.cat(parts).argsort()
+    places = torch.empty_like(order)
+    places[order] = torch.arange(order.numel(), device=order.device)
+    first = sum(part.numel() for part in parts[:rank])
+    return places[first : first + parts[rank].numel()], order.numel()
 
 
 def _header(rank: int, of: RowSet, rows: Tensor) -> list[int]:

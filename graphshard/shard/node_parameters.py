@@ -29,6 +29,7 @@ from graphshard.private.torch_modules import buffers_of, children_of, parameters
 from graphshard.ranks.equal_start import rows_of_first
 from graphshard.ranks.groups import all_gather_numbers, group_size
 from graphshard.shard.optimizers import OptimizerWatch
+from graphshard.shard.placed import plain
 from graphshard.shard.rows_gradient import Marking
 from graphshard.shard.shard import Shard
 
@@ -71,7 +72,7 @@ def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> 
                 f"the node parameter {name!r} must have one row for each of the {nodes} nodes, but its shape is "
                 f"{list(whole.shape)}"
             )
-        rows = shard.scatter(whole.detach(), Member(Role.NODE, of)).clone()
+        rows = plain(shard.scatter(whole.detach(), Member(Role.NODE, of))).clone()
         parameter = isinstance(whole, nn.Parameter)
         twins[id(whole)] = nn.Parameter(rows, whole.requires_grad) if parameter else rows
     return _twin(model, twins, {})
@@ -253,7 +254,7 @@ class NodeParameters:
 
     def _scatter(self, whole: Tensor, of: str) -> Tensor:
         """``[N, ...]`` -> this rank's ``[n, ...]``."""
-        return self._shard.scatter(whole, Member(Role.NODE, of))
+        return plain(self._shard.scatter(whole, Member(Role.NODE, of)))
 
 
 def _tied(model: nn.Module, sets: Mapping[str, str]) -> dict[str, str]:

@@ -20,11 +20,14 @@ from graphshard.errors import ShardError
 from graphshard.graph.paths import EdgeType, Path, PathKey, nested, path_name
 from graphshard.graph.roles import GivenRole, Member, Role, as_member
 from graphshard.graph.schema import MESSAGES, Schema, Sizes
+from graphshard.ir.placement import Edges, Owned, Placed, Pointing
+from graphshard.ir.roles import by_role
 from graphshard.shard.as_data import NONE_UNLESS_GIVEN, AsData, missing, width_of
 from graphshard.shard.assigned import member_for
-from graphshard.shard.gather import RowSet, gather_all
+from graphshard.shard.gather import RowSet, gather_all, group_of, in_order
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
+from graphshard.shard.placed import Origin, PlacedTensor, as_placed, member_of, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,22 @@ def shard_tensor_of(tensor: Tensor) -> ShardTensor | None:
     return mark if isinstance(mark, ShardTensor) else None
 
 
+def member_in(tensor: Tensor) -> Member | None:
+    """The role and set of a tensor that knows them; None of a plain one."""
+    mark = shard_tensor_of(tensor)
+    if mark is not None:
+        return mark.member
+    return member_of(tensor.placement) if isinstance(tensor, PlacedTensor) else None
+
+
+def shard_of(tensor: Tensor) -> Shard | None:
+    """The shard that a tensor is a part of the graph by; None of a plain one."""
+    mark = shard_tensor_of(tensor)
+    if mark is not None:
+        return mark.shard
+    return tensor.shard if isinstance(tensor, PlacedTensor) else None
+
+
 @dataclass(eq=False, repr=False)
 class Shard(AsData):
     """What one rank holds of a graph with N nodes and E edges, e of them its own.
@@ -85,6 +104,7 @@ class Shard(AsData):
         partition_id: a digest of the whole data and its cut, the same in all shards of one partition; equal
             data cut alike have the same.
         unsure: names that were assigned later and whose role only their shape says.
+        functions: of PyTorch that were called with its tensors, compiled.
     """
 
     rank: int
@@ -97,18 +117,30 @@ class Shard(AsData):
     paths: dict[str, Path] = field(default_factory=dict)
     partition_id: str = ""
     unsure: frozenset[str] = frozenset()
+    functions: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         # detach() gives an object of the shard's own, so that no mark or requires_grad reaches the caller's.
-        self.__dict__["tensors"] = {name: value.detach() for name, value in self.tensors.items()}
+        self.__dict__["tensors"] = {name: plain(value).detach() for name, value in self.tensors.items()}
         self.__dict__["members"] = dict(self.members)
         self.__dict__["paths"] = dict(self.paths)
         self._mark()
 
     def _mark(self) -> None:
-        for name, value in self.tensors.items():
-            mark = ShardTensor(self, name, self.members[name], name not in self.unsure)
-            value._graphshard = mark  # type: ignore[attr-defined]
+        for name, value in list(self.tensors.items()):
+            member = self.members[name]
+            self.tensors[name] = self.marked(value, ShardTensor(self, name, member, name not in self.unsure))
+
+    def marked(self, part: Tensor, mark: ShardTensor) -> Tensor:
+        """This rank's part of a tensor under a mark, as what it is of the whole; the same memory and gradient."""
+        if part.layout is torch.strided:
+            part = as_placed(part, Origin(self, self._placement(mark.member, part)))
+        part._graphshard = mark  # type: ignore[attr-defined]
+        return part
+
+    def _placement(self, member: Member, part: Tensor) -> Placed:
+        rows = {Role.REPLICATED: 0, Role.EDGE_INDEX: 2, Role.PAIRS: 2}.get(member.role, 1)
+        return by_role(member.role, member.of, part.dim() - rows, self.schema)[0]
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = {f.name for f in fields(Shard)}
@@ -160,22 +192,21 @@ class Shard(AsData):
         if not isinstance(value, Tensor):
             raise ShardError(f"{called} takes a tensor with this rank's rows, not a {type(value).__name__}")
         mark = shard_tensor_of(value)
-        if mark is not None and mark.shard is not self:
+        if shard_of(value) not in (None, self):
             raise ShardError(f"{called} takes rows of this shard, not a tensor of another shard")
-        marked = None if mark is None else mark.member
+        marked = member_in(value)
         own = self.own_sizes if key is None else self[key].own_sizes  # type: ignore[index]
-        member = member_for(called, value, own, known=known, marked=marked, role=role)
-        unsure = known is None and mark is None and role is None
+        member = member_for(called, plain(value), own, known=known, marked=marked, role=role)
+        unsure = known is None and marked is None and role is None
         self.__dict__["unsure"] = self.unsure | {name} if unsure else self.unsure - {name}
-        if mark is None and not value.requires_grad:
-            value = (
-                value.detach()
-            )  # the same memory under a mark of its own: the caller's tensor is no shard's
+        if mark is None:
+            # The same memory under a mark of its own: the caller's tensor is no shard's.
+            part = plain(value)
+            part = part if part.requires_grad else part.detach()
+            value = self.marked(part, ShardTensor(self, name, member, not unsure))
         self.tensors[name], self.members[name] = value, member
         if key is not None:
             self.paths[name] = path
-        if mark is None:
-            value._graphshard = ShardTensor(self, name, member, not unsure)
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -324,12 +355,16 @@ class Shard(AsData):
         except KeyError:
             raise ShardError(missing(attribute, self.tensors, self.typed)) from None
 
+    def __getstate__(self) -> dict[str, Any]:
+        parts = {n: plain(v).detach().requires_grad_(v.requires_grad) for n, v in self.tensors.items()}
+        return {**self.__dict__, "tensors": parts, "functions": {}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._mark()
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{name}={list(value.shape)}" for name, value in self.tensors.items())
+        held = ", ".join(f"{name}={list(plain(value).shape)}" for name, value in self.tensors.items())
         return (
             f"Shard(rank={self.rank}/{self.world_size}, owned={self.num_owned}, halo={self.num_halo}, "
             f"edges={self.num_local_edges}, {held})"
@@ -364,7 +399,10 @@ class Shard(AsData):
                 )
             moved = replace(
                 self,
-                tensors={k: v.to(target) if v.is_floating_point() else v for k, v in self.tensors.items()},
+                tensors={
+                    name: part.to(target) if part.is_floating_point() else part
+                    for name, part in self.parts().items()
+                },
             )
         else:
             target = torch.device("cuda", target) if isinstance(target, int) else target
@@ -376,12 +414,16 @@ class Shard(AsData):
                     for name, edges in self.edge_sets.items()
                 },
                 tensors={
-                    name: value.to(target, non_blocking=non_blocking) for name, value in self.tensors.items()
+                    name: part.to(target, non_blocking=non_blocking) for name, part in self.parts().items()
                 },
             )
         for name, value in self.tensors.items():
             moved.tensors[name].requires_grad_(value.requires_grad)
         return moved
+
+    def parts(self) -> dict[str, Tensor]:
+        """name -> the plain tensor of this rank's part."""
+        return {name: plain(value) for name, value in self.tensors.items()}
 
     def row_ids(self, member: Member) -> Tensor | None:
         """int64 global ids of the rows of a tensor of this kind; None where every rank holds all of it."""
@@ -415,8 +457,7 @@ class Shard(AsData):
                 f"scatter takes one row for each of {rows} {member.role.value}s, not {list(global_rows.shape)}"
             )
         own = global_rows[ids.to(global_rows.device)]
-        own._graphshard = ShardTensor(self, str(member), member)  # type: ignore[attr-defined]
-        return own
+        return self.marked(own, ShardTensor(self, str(member), member))
 
     def gather(
         self,
@@ -432,14 +473,16 @@ class Shard(AsData):
         computes the same loss of all rows.
 
         Args:
-            rows: ``[n, ...]``, a row for each owned node; any dtype, the same trailing shape on every rank.
+            rows: what ``model(shard)`` returned, or was computed from that: rows of nodes, edges, pairs, or of those
+                that a mask kept. Or a plain tensor ``[n, ...]``, a row for each owned node; any dtype, the same
+                trailing shape on every rank.
             group: the process group whose ranks hold the shards; None for the default one.
-            node_type: of the nodes, where the graph has several types.
-            role: whose rows they are, where it is not nodes: ``"edge"``, ``"edge:set"`` for ``[e, ...]``, a row for
-                each of the rank's edges, or pairs to be scored. ``"node:type"`` is ``node_type``.
+            node_type: of a plain tensor's nodes, where the graph has several types.
+            role: whose rows a plain tensor holds, where it is not nodes: ``"edge"``, ``"edge:set"`` for ``[e, ...]``, a
+                row for each of the rank's edges, or pairs to be scored. ``"node:type"`` is ``node_type``.
 
         Returns:
-            ``[N, ...]``, or ``[E, ...]``, on ``rows``'s device.
+            ``[N, ...]``, or ``[E, ...]``, on ``rows``'s device; the same on every rank.
 
         Raises:
             ShardError: on every rank alike, when any rank's rows do not fit its shard or another rank's; when
@@ -447,7 +490,54 @@ class Shard(AsData):
             RuntimeMismatch: in backward, when the ranks' cotangents differ.
         """
         member = Member(Role.NODE, node_type) if role is None else as_member(role, "role")
-        return gather_all(self.rank, self.world_size, self.row_set(member), rows, group)
+        if isinstance(rows, PlacedTensor):
+            if shard_of(rows) is not self:
+                raise ShardError("gather takes rows of this shard, not a tensor of another shard")
+            return self._gather_placed(rows, group_of(group, rows.group, self.world_size))
+        name = group_of(group, None, self.world_size)
+        gathered = gather_all(self.rank, self.row_set(member), rows, name)
+        return self._whole(gathered, name)
+
+    def _gather_placed(self, rows: PlacedTensor, name: str) -> Tensor:
+        """Rows that say themselves which they are."""
+        placed = rows.placement
+        if placed.replicated:
+            return rows
+        if len(placed.sharded) > 1:
+            raise ShardError(f"gather takes rows along one dim, not {placed}")
+        (dim,) = placed.sharded
+        found = self.global_numbers(rows.local(), placed.points)
+        gathered = gather_all(self.rank, self._row_set_of(rows, dim, name), found.movedim(dim, 0), name)
+        return self._whole(gathered.movedim(0, dim), name)
+
+    def _row_set_of(self, rows: PlacedTensor, dim: int, name: str) -> RowSet:
+        held = rows.placement.dims[dim]
+        if isinstance(held, Owned):
+            return self.row_set(Member(Role.NODE, held.nodes))
+        if isinstance(held, Edges):
+            return self.row_set(Member(Role.EDGE, held.name))
+        if rows.ids is None:
+            raise ShardError(f"the order of the rows {held} on one machine is not known")
+        return RowSet(*in_order(rows.ids, self.rank, name), "rows")
+
+    def _whole(self, value: Tensor, name: str) -> Tensor:
+        """A value that every rank holds whole now."""
+        return as_placed(value, Origin(self, Placed((None,) * value.dim()), name))
+
+    def global_numbers(self, value: Tensor, points: Pointing) -> Tensor:
+        """Numbers of nodes as the whole graph has them: of an ``edge_index``, of what was made of one.
+
+        Args:
+            value: integers, as this rank has them. points: what they number; None of other numbers, which stay.
+        """
+        if isinstance(points, tuple):
+            parts = [self.global_numbers(part, p) for part, p in zip(value, points, strict=True)]
+            return torch.stack(parts)
+        if points is None:
+            return value
+        nodes = self.node_set(points.nodes)
+        ids = nodes.owned_ids if points.plan is None else nodes.node_ids[points.plan]
+        return ids.to(value.device)[value]
 
     def row_set(self, member: Member) -> RowSet:
         """The rows that this rank holds of a set of nodes or edges.

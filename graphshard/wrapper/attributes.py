@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from graphshard.errors import CaptureError, UnsupportedOperation
 from graphshard.private import pytree
-from graphshard.shard.shard import Shard, shard_tensor_of
+from graphshard.shard.shard import Shard, shard_of
 
 
 class Transparent(nn.Module):
@@ -113,8 +113,8 @@ def alone(method: Callable[..., Any], name: str, model: nn.Module) -> Callable[.
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         for value in pytree.tree_leaves((args, kwargs)):
-            mark = shard_tensor_of(value) if isinstance(value, Tensor) else None
-            shard = value if isinstance(value, Shard) else mark and mark.shard
+            shard = value if isinstance(value, Shard) else None
+            shard = shard_of(value) if isinstance(value, Tensor) else shard
             if isinstance(shard, Shard) and shard.world_size > 1:
                 raise UnsupportedOperation(
                     f"{type(model).__name__}.{name}() is called with rows of one of {shard.world_size} ranks, but it "

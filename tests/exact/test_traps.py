@@ -16,8 +16,8 @@ from support.strategies import Case, cases, examples, fixed_case, make_case
 from torch import Tensor, nn
 
 from graphshard.api import distribute
+from graphshard.border import totals as reductions
 from graphshard.errors import CaptureError, RuntimeMismatch, UnsupportedOperation
-from graphshard.ops import totals as reductions
 from graphshard.partitioning.partition import partition
 from graphshard.testing import run_ranks
 

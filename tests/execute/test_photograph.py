@@ -244,7 +244,7 @@ BAKED: dict[str, Callable[[Any], Any]] = {
     "a tensor of it": lambda shard: functools.partial(lambda x, h: h - x.mean(0), shard.x),
     "what is made of it": lambda shard: functools.partial(lambda mean, h: h - mean, shard.x.mean(0)),
     "a number made of it": lambda shard: lambda h: h * shard.x.mean().item(),
-    "its size": lambda shard: lambda h: h / shard.x.size(0),
+    "its size": lambda shard: lambda h: h / shard.x.local().size(0),
 }
 
 

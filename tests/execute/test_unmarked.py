@@ -84,7 +84,7 @@ def test_a_new_tensor_of_the_shard_is_asked_for_as_well() -> None:
     with pytest.raises(RuntimeMismatch, match="every rank happens to have 4 rows"):
         losses(EVEN, lambda _: CLASSES, call=call)
     rows = torch.arange(12.0, dtype=torch.float64)
-    for weight in (lambda s: s.scatter(rows, "node"), lambda s: s.scatter(rows, "node") * 1.0):
+    for weight in (lambda s: s.scatter(rows, "node"), lambda s: s.scatter(rows, "node").local() * 1.0):
         for found in losses(EVEN, weight, call=call):
             assert found == pytest.approx([expected(rows)], rel=1e-9)
 
@@ -93,7 +93,7 @@ def test_a_new_tensor_of_the_shard_is_asked_for_as_well() -> None:
 @settings(max_examples=3, deadline=None)
 def test_rows_or_one_value_is_right_or_refused(cut: list[int], width: int, rows: bool) -> None:
     whole = X.square().sum(1) if rows else torch.arange(1.0, 4 + width, dtype=torch.float64)
-    weight: Weight = (lambda s: s.x.square().sum(1)) if rows else (lambda _: whole)
+    weight: Weight = (lambda s: s.x.local().square().sum(1)) if rows else (lambda _: whole)
     try:
         found = losses(torch.tensor(cut), weight)
     except GraphshardError:
@@ -104,7 +104,7 @@ def test_rows_or_one_value_is_right_or_refused(cut: list[int], width: int, rows:
 
 def test_what_a_name_was_before_does_not_decide_what_it_is() -> None:
     """First one value of 4, then rows: rank 1 alone has 4 of them."""
-    for found in losses(UNEVEN, lambda _: CLASSES, lambda s: s.x[:, 0] * 2, lambda _: CLASSES):
+    for found in losses(UNEVEN, lambda _: CLASSES, lambda s: s.x.local()[:, 0] * 2, lambda _: CLASSES):
         assert found == pytest.approx([expected(w) for w in (CLASSES, X[:, 0] * 2, CLASSES)], rel=1e-9)
 
 
@@ -124,7 +124,7 @@ def test_a_value_that_is_not_the_same_on_all_ranks_is_named() -> None:
 
 def test_a_tensor_of_the_shard_on_some_ranks_only_is_named() -> None:
     def weight(shard: Shard) -> Tensor:
-        return shard.x[:, 0] if shard.rank else shard.scatter(X[:, 0], "node")
+        return shard.x.local()[:, 0] if shard.rank else shard.scatter(X[:, 0], "node")
 
     with pytest.raises(
         RuntimeMismatch, match="rank 1 passes 'w', no tensor of the shard, where rank 0 passes"

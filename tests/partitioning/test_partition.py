@@ -20,6 +20,7 @@ from graphshard.partitioning.partition import ShardedGraph, partition
 from graphshard.tools.data.sources import load_data
 
 DATA = SHARED_DATA
+from support.local import local
 
 
 @st.composite
@@ -72,13 +73,13 @@ def test_any_assignment_gives_consistent_shards(case: tuple[dict[str, Tensor], T
         assert owned.tolist() == sorted(owned.tolist())
         assert halo.tolist() == sorted(set(halo.tolist()), key=lambda v: (int(owner[v]), v))
         assert shard.edge_ids.tolist() == sorted(shard.edge_ids.tolist())
-        assert torch.equal(shard.node_ids[shard.edge_index], edges[:, shard.edge_ids])
-        assert bool((shard.edge_index[1] < shard.num_owned).all())
+        assert torch.equal(shard.node_ids[local(shard.edge_index)], edges[:, shard.edge_ids])
+        assert bool((local(shard.edge_index)[1] < shard.num_owned).all())
         assert set(halo.tolist()) <= set(edges[0, shard.edge_ids].tolist())
-        assert torch.equal(shard.weight, tensors["weight"][shard.edge_ids])
+        assert torch.equal(local(shard.weight), tensors["weight"][shard.edge_ids])
         assert list(shard.halo.recv_splits) == torch.bincount(owner[halo], minlength=parts).tolist()
-        assert torch.equal(shard.scale, tensors["scale"])
-    for shard, rows in zip(shards, exchange(shards, [s.x for s in shards]), strict=True):
+        assert torch.equal(local(shard.scale), tensors["scale"])
+    for shard, rows in zip(shards, exchange(shards, [local(s.x) for s in shards]), strict=True):
         assert torch.equal(rows, tensors["x"][shard.node_ids])
 
 
@@ -98,12 +99,12 @@ def test_adjacency_shards_multiply_like_the_whole(case: tuple[dict[str, Tensor],
         (tensors["x"], adjacency), parts, method=owner, roles={"0": "node", "1": "adjacency"}, num_nodes=nodes
     )
     expected = torch.sparse.mm(adjacency, tensors["x"])
-    whole = exchange(shards, [shard.tensors["0"] for shard in shards])
+    whole = exchange(shards, [local(shard.tensors["0"]) for shard in shards])
     for shard, rows in zip(shards, whole, strict=True):
-        local = shard.tensors["1"]
-        assert local.is_coalesced()
-        assert local.shape == (shard.num_owned, shard.num_owned + shard.num_halo)
-        assert torch.equal(torch.sparse.mm(local, rows), expected[shard.node_ids[: shard.num_owned]])
+        mine = shard.tensors["1"]
+        assert mine.is_coalesced()
+        assert mine.shape == (shard.num_owned, shard.num_owned + shard.num_halo)
+        assert torch.equal(torch.sparse.mm(mine, rows), expected[shard.node_ids[: shard.num_owned]])
         assert shard.positional
 
 

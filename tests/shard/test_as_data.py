@@ -183,7 +183,7 @@ def test_forward_sees_what_is_assigned(method: Any) -> None:
         ours(shard)  # constants of the old rows are kept from here on
         _change(shard, weight=shard.scatter(weight, "edge"), offset=shard.scatter(offset, "node"))
         assert (shard.y, "y" in shard, shard.is_node_attr("offset")) == (None, False, True)
-        return ours(shard).detach()  # type: ignore[no-any-return]
+        return ours(shard).detach().local()  # type: ignore[no-any-return]
 
     for shard, found in zip(shards, run_ranks(3, on_rank), strict=True):
         torch.testing.assert_close(found, expected.detach()[shard.node_set().owned_ids], rtol=1e-9, atol=1e-9)
@@ -205,7 +205,7 @@ def test_a_type_of_a_heterogeneous_shard_is_assigned_alike() -> None:
         paper = shard["paper"]
         paper.x = paper.x.double()
         paper.depth = torch.zeros(shard.node_set("paper").num_owned)
-        shard["writes"]["edge_weight"] = torch.ones(shard["writes"].edge_attr.size(0))
+        shard["writes"]["edge_weight"] = torch.ones_like(shard["writes"].edge_attr[:, 0])
         assert shard.x_dict["paper"].dtype == torch.float64
         assert list(shard.depth_dict) == ["paper"]
         assert list(shard.edge_weight_dict) == [("author", "writes", "paper")]
@@ -241,7 +241,7 @@ def test_what_is_no_rows_of_the_shard_is_refused() -> None:
     ):
         with pytest.raises(ShardError, match=words):
             setattr(one, name, value)
-    assert (one.rank, one.x.size(0)) == (0, rows)
+    assert (one.rank, one.x.local().size(0)) == (0, rows)
     with pytest.raises(ShardError, match="given the role 'node:paper'"):
         one.put("z", torch.zeros(rows), role="node:paper")
     one.put("z", torch.zeros(99), role="replicated")

@@ -210,9 +210,10 @@ def outcome(folder: Path) -> str:
     except GraphshardError as error:
         return str(error)
     n, h = shard.num_owned, shard.num_halo
-    assert shard.x.shape[0] == n
-    assert shard.edge_index.shape == (2, shard.edge_ids.numel())
-    for index, ends in ((shard.edge_index, (n + h, n)), (shard.adj.indices(), (n, n + h))):
+    edge_index = shard.edge_index.local()
+    assert shard.x.local().shape[0] == n
+    assert edge_index.shape == (2, shard.edge_ids.numel())
+    for index, ends in ((edge_index, (n + h, n)), (shard.adj.indices(), (n, n + h))):
         assert all(bool(((row >= 0) & (row < end)).all()) for row, end in zip(index, ends, strict=True))
     assert shard.node_ids.unique().numel() == n + h
     assert bool((shard.halo.send_index < n).all())

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from support.local import LocalShard, local
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from graphshard import api
+from graphshard.border import totals as reductions
 from graphshard.check.fixed_random import without_dropout
 from graphshard.ir.placement import Edges, Owned, Placed
 from graphshard.ir.program import Program
-from graphshard.ops import totals as reductions
 from graphshard.options import Options
 from graphshard.partitioning.partition import partition
 from graphshard.shard.shard import Shard
@@ -156,10 +157,10 @@ def distributed(
         module = api.distribute(own, group=group, seed=SEED, options=setting.options)
         module._compiled = compilations
         for _ in range(backwards):
-            out = module(shard)
+            out = local(module(shard))
             if loss is not None:
                 total: Tensor | None = loss(
-                    out, shard, lambda v: reductions.mean(v, group), lambda v: reductions.sum(v, group)
+                    out, LocalShard(shard), lambda v: reductions.mean(v, group), lambda v: reductions.sum(v, group)
                 )
             else:
                 total = _weighted(out, kinds, shard, group)
@@ -171,7 +172,7 @@ def distributed(
         found["loss"] = None if total is None else total.detach()
         found |= {f"gradient of {n}": p.grad for n, p in own.named_parameters()}
         found |= {f"buffer {n}": b for n, b in own.named_buffers()}
-        return found | {f"gradient of input {n}": shard.tensors[n].grad for n in float_inputs(shard.tensors)}
+        return found | {f"gradient of input {n}": local(shard.tensors[n].grad) for n in float_inputs(shard.tensors)}
 
     ranks = run_ranks(parts, rank_program)
     merged: dict[str, Tensor | None] = {}
@@ -240,7 +241,7 @@ def _weighted(out: Any, kinds: list[str], shard: Shard, group: Any) -> Tensor | 
             terms.append((leaf * weights_for(1, leaf.unsqueeze(0), i)[0]).sum().double())
         else:
             rows = shard.num_nodes if floats[i] == "node" else shard.num_edges
-            w = shard.scatter(weights_for(rows, leaf, i), floats[i])
+            w = local(shard.scatter(weights_for(rows, leaf, i), floats[i]))
             terms.append(reductions.sum(leaf * w, group).double())
     return torch.stack(terms).sum() if terms else None
 

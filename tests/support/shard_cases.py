@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from support.local import local
 
 from graphshard.partitioning.partition import ShardedGraph, partition
 from graphshard.shard.shard import Shard
@@ -48,7 +49,7 @@ def assert_same(one: Shard, two: Shard) -> None:
         (one.edge_ids, two.edge_ids),
         (one.halo.send_index, two.halo.send_index),
     ]
-    for a, b in pairs + [(value, two.tensors[name]) for name, value in one.tensors.items()]:
+    for a, b in pairs + [(local(value), local(two.tensors[name])) for name, value in one.tensors.items()]:
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         if a.is_sparse:

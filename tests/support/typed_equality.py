@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from support.equality import SEED, TOLERANCE, Compilations, _same_on_all, assert_equal, weights_for
+from support.local import LocalShard, local
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from graphshard import api
+from graphshard.border import totals as reductions
 from graphshard.execute.bind import from_shard
 from graphshard.graph.roles import Member, Role
 from graphshard.ir.placement import Edges, Owned, Placed
 from graphshard.ir.program import Program
-from graphshard.ops import totals as reductions
 from graphshard.partitioning.partition import partition
 from graphshard.shard.shard import Shard
 from graphshard.testing import run_ranks
@@ -117,10 +118,10 @@ def _evaluate(
     floats = [name for name, t in shard.tensors.items() if t.is_floating_point() and not t.is_sparse]
     for name in floats:
         shard.tensors[name].requires_grad_()
-    out = forward()
+    out = local(forward())
     tensors = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
     if loss is not None:
-        result = loss(out, shard, mean)
+        result = loss(out, LocalShard(shard), mean)
     else:
         terms = [
             _weighted(t, kind, shard, i, total)
@@ -138,14 +139,14 @@ def _evaluate(
 
 def _or_zero(leaf: Tensor) -> Tensor:
     """The gradient; zeros where there is none, as a rank without such rows has it."""
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return torch.zeros_like(local(leaf)) if leaf.grad is None else local(leaf.grad)
 
 
 def _weighted(t: Tensor, kind: Member, shard: Shard, seed: int, total: Callable[..., Tensor]) -> Tensor:
     if kind.role is Role.REPLICATED:
         return (t * weights_for(1, t.unsqueeze(0), seed)[0]).sum().double()
     counts = shard.sizes.nodes if kind.role is Role.NODE else shard.sizes.edges
-    return total(t * shard.scatter(weights_for(counts[kind.of], t, seed), kind)).double()
+    return total(t * local(shard.scatter(weights_for(counts[kind.of], t, seed), kind))).double()
 
 
 def _member(what: str, whole: Shard, kinds: list[Member]) -> Member:

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphshard.api import DistributedModule
+from graphshard.border.totals import mean
 from graphshard.errors import DataError
 from graphshard.execute.bind import from_shard
-from graphshard.ops.totals import mean
 from graphshard.ranks.groups import ByteCounter, all_gather_object, count_bytes
 from graphshard.shard.shard import Shard
 

@@ -1,0 +1,323 @@
+"""One function of PyTorch as a program: its arguments as a signature, captured and placed as a model is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphshard.border.counts import RowCount
+from graphshard.capture.examples import Signature, TensorSpec, example_inputs, sizes_for
+from graphshard.capture.export import capture
+from graphshard.capture.own_thread import ONE_CAPTURE, in_own_thread
+from graphshard.check.module import check_capture
+from graphshard.errors import CaptureError, ShardError, UnsupportedOperation
+from graphshard.execute.run import Compiled, compile_captured
+from graphshard.graph.roles import Role
+from graphshard.ir.placement import Given, Rows
+from graphshard.passes.pipeline import EXACT
+from graphshard.private import pytree
+from graphshard.private.torch_functions import function_name
+from graphshard.private.torch_tensors import version_of
+from graphshard.shard.placed import PlacedTensor, plain
+from graphshard.shard.shard import Shard, shard_tensor_of
+
+
+@dataclass(frozen=True)
+class Number:
+    """Stands for a tensor among the leaves of a call."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """Stands for a size among the leaves of a call: how many rows a tensor has along a dim."""
+
+    number: int
+    dim: int
+
+
+class Function(nn.Module):
+    """A function as a module over its tensor arguments.
+
+    Args:
+        func: of PyTorch.
+        leaves: of its arguments; tensors and sizes by what stands for them.
+        structure: how the leaves make up ``(args, kwargs)``.
+
+    Attributes:
+        writes: the numbers of the tensors that it writes into: of these it takes copies, and returns them.
+    """
+
+    def __init__(self, func: Callable[..., Any], leaves: tuple[Any, ...], structure: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.func, self.leaves, self.structure = func, leaves, structure
+        self.writes: tuple[int, ...] = ()
+
+    def run(self, tensors: list[Tensor]) -> Any:
+        """The function of these."""
+        leaves = [_leaf(leaf, tensors) for leaf in self.leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self.structure)
+        return self.func(*args, **kwargs)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """What the function returns, and the new values of what it writes into."""
+        given = [t.clone() if number in self.writes else t for number, t in enumerate(tensors)]
+        result = self.run(given)
+        if any(result is given[number] for number in self.writes):
+            result = None
+        return result, [given[number] for number in self.writes]
+
+
+def _leaf(leaf: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(leaf, Number):
+        return tensors[leaf.number]
+    return tensors[leaf.number].size(leaf.dim) if isinstance(leaf, RowsOf) else leaf
+
+
+@dataclass(frozen=True)
+class FunctionProgram:
+    """A function, compiled.
+
+    Attributes:
+        compiled: its program, which returns ``(result, what was written)``.
+        writes: the numbers of the tensors that it writes into.
+        returns: the number of the one of these that it returns, if it returns one.
+    """
+
+    compiled: Compiled
+    writes: tuple[int, ...]
+    returns: int | None
+
+    @functools.cached_property
+    def communicates(self) -> bool:
+        """Whether ranks exchange something."""
+        return any(spec.target == "group" for spec in self.compiled.program.inputs)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of one call.
+
+    Attributes:
+        function: with everything that is no tensor.
+        tensors: the others, placed or plain, in order.
+        signature: of them.
+        words: what is called with what, the same on every rank.
+        given: rows that other programs made: their name in the program -> outside, and the tensor that has them.
+    """
+
+    function: Function
+    tensors: list[Tensor]
+    signature: Signature
+    words: str
+    given: Mapping[str, tuple[str, PlacedTensor]]
+
+    @classmethod
+    def of(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Read a call.
+
+        Raises:
+            UnsupportedOperation: an argument that no program takes.
+            ShardError: the tensors belong to several shards.
+        """
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        tensors: list[Tensor] = []
+        kept: list[Any] = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                _check(leaf)
+                kept.append(Number(len(tensors)))
+                tensors.append(leaf)
+            else:
+                kept.append(leaf)
+        kept = [_as_size(leaf, tensors) for leaf in kept]
+        placed = [t for t in tensors if isinstance(t, PlacedTensor)]
+        shard = placed[0].shard
+        if any(t.shard is not shard for t in placed):
+            raise ShardError("the tensors are of different shards: use those of one")
+        given: dict[str, tuple[str, PlacedTensor]] = {}
+        specs = tuple(_spec(t, given) for t in tensors)
+        signature = Signature(
+            leaves=specs,
+            structure=pytree.tree_flatten((tuple(range(len(specs))), {}))[1],
+            names=tuple(f"argument_{number}" for number in range(len(specs))),
+            schema=shard.schema,
+            device=plain(placed[0]).device,
+        )
+        said = ", ".join(map(_word, kept))
+        words = f"{function_name(func)}({said}) {structure} {[str(spec) for spec in specs]} {torch.is_grad_enabled()}"
+        return cls(Function(func, tuple(kept), structure), tensors, signature, words, given)
+
+    @property
+    def placed(self) -> list[PlacedTensor]:
+        """The tensors that are placed."""
+        return [t for t in self.tensors if isinstance(t, PlacedTensor)]
+
+    @property
+    def first(self) -> PlacedTensor:
+        """The first of these."""
+        return self.placed[0]
+
+    @property
+    def shard(self) -> Shard:
+        """Theirs."""
+        return self.first.shard
+
+    @property
+    def device(self) -> torch.device:
+        """Theirs."""
+        return self.signature.device
+
+    @property
+    def replicated(self) -> bool:
+        """Whether every rank holds all tensors whole."""
+        return all(t.placement.replicated for t in self.placed)
+
+    @property
+    def all_named(self) -> bool:
+        """Whether the same call would give the same again: a name of the call is one of its result."""
+        return len(self.placed) == len(self.tensors)
+
+    @property
+    def key(self) -> Hashable:
+        """What the program depends on."""
+        return self.words, self.signature.schema, self.signature.device
+
+    def flat(self) -> list[Tensor]:
+        """This rank's parts."""
+        return [plain(t) for t in self.tensors]
+
+    def given_names(self) -> dict[str, str]:
+        """Rows that other programs made: their name in the program -> outside."""
+        return {name: outside for name, (outside, _) in self.given.items()}
+
+    def given_ids(self) -> dict[str, Tensor]:
+        """Their places in the whole."""
+        return {name: t._origin.ids for name, (_, t) in self.given.items() if t._origin.ids is not None}
+
+
+def _check(tensor: Tensor) -> None:
+    if tensor.layout is not torch.strided:
+        raise UnsupportedOperation(
+            "a sparse matrix among its arguments is this rank's part, which no function takes outside of a model: "
+            "multiply by it in forward"
+        )
+    mark = shard_tensor_of(tensor)
+    assert mark is None or isinstance(tensor, PlacedTensor) or mark.shard.world_size == 1
+
+
+def _as_size(leaf: Any, tensors: list[Tensor]) -> Any:
+    """A size that was read of a tensor, as that of one with the same rows."""
+    if not isinstance(leaf, RowCount):
+        return leaf
+    for number, tensor in enumerate(tensors):
+        if isinstance(tensor, PlacedTensor) and leaf.rows in tensor.placement.dims:
+            return RowsOf(number, tensor.placement.dims.index(leaf.rows))
+    return int(leaf)
+
+
+_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+def _word(leaf: Any) -> str:
+    """A leaf in words that are the same on every rank."""
+    if isinstance(leaf, slice):
+        return f"slice({_word(leaf.start)}, {_word(leaf.stop)}, {_word(leaf.step)})"
+    if isinstance(leaf, (*_PLAIN, Number, RowsOf)) or leaf is Ellipsis:
+        return f"{type(leaf).__name__} {leaf!r}"
+    if callable(leaf) and hasattr(leaf, "__qualname__"):
+        return f"{leaf.__module__}.{leaf.__qualname__}"
+    raise UnsupportedOperation(
+        f"its argument of class {type(leaf).__name__} cannot be compared between the ranks: pass tensors and numbers"
+    )
+
+
+def _spec(tensor: Tensor, given: dict[str, tuple[str, PlacedTensor]]) -> TensorSpec:
+    part = plain(tensor)
+    needs_grad = part.requires_grad and torch.is_grad_enabled()
+    if not isinstance(tensor, PlacedTensor) or tensor.placement.replicated:
+        return TensorSpec(Role.REPLICATED, part.dtype, tuple(part.shape), needs_grad=needs_grad)
+    placed = tensor.placement
+    if len(placed.sharded) > 1:
+        raise UnsupportedOperation("it has rows of the graph along two dims")
+    (dim,) = placed.sharded
+    rows = placed.dims[dim]
+    assert rows is not None
+    dims = list(placed.dims)
+    dims[dim] = _inside(rows, tensor, given)
+    others = tuple(n for i, n in enumerate(part.shape) if i != dim)
+    return TensorSpec(
+        Role.REPLICATED, part.dtype, others, needs_grad=needs_grad, placed=replace(placed, dims=tuple(dims))
+    )
+
+
+def _inside(rows: Rows, tensor: PlacedTensor, given: dict[str, tuple[str, PlacedTensor]]) -> Rows:
+    """Rows as the program calls them: by their order among the arguments, the same on every rank."""
+    if not isinstance(rows, Given):
+        return rows
+    known = next((name for name, (outside, _) in given.items() if outside == rows.name), None)
+    if known is None:
+        known = f"rows_{len(given)}"
+        given[known] = rows.name, tensor
+    return Given(known)
+
+
+def compiled_for(arguments: Arguments) -> FunctionProgram:
+    """The program of a call.
+
+    Raises:
+        UnsupportedOperation, CaptureError: it would not be exact on several ranks.
+    """
+    return _compiled(_Request(arguments.key, arguments))
+
+
+@dataclass(frozen=True)
+class _Request:
+    key: Hashable
+    arguments: Arguments = field(compare=False)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(request: _Request) -> FunctionProgram:
+    with ONE_CAPTURE:
+        return in_own_thread(lambda: _captured(request.arguments))
+
+
+def _captured(arguments: Arguments) -> FunctionProgram:
+    function, signature = arguments.function, arguments.signature
+    returns = _find_writes(function, signature)
+    captured = capture(function, signature)
+    captured.program.local_numbers = True
+    compiled = compile_captured(captured, passes=EXACT)
+    check_capture(function, compiled)
+    return FunctionProgram(compiled, function.writes, returns)
+
+
+def _find_writes(function: Function, signature: Signature) -> int | None:
+    """Run the function on examples; note into which tensors it writes, and which of them it returns."""
+    sizes, _ = sizes_for(function, signature)
+    flat = example_inputs(signature, sizes)
+    before = [version_of(t) for t in flat]
+    try:
+        result = function.run(flat)
+    except Exception as error:
+        raise CaptureError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{_hint(signature)}") from error
+    function.writes = tuple(i for i, (t, v) in enumerate(zip(flat, before, strict=True)) if version_of(t) != v)
+    return next((i for i in function.writes if result is flat[i]), None)
+
+
+def _hint(signature: Signature) -> str:
+    """What a plain tensor among rows may be."""
+    if all(spec.placed is not None for spec in signature.arguments):
+        return ""
+    return (
+        ". A plain tensor among the arguments is one that every rank holds whole: shard.scatter(tensor, 'node') gives "
+        "this rank's rows of a tensor with a row for each node"
+    )
+

@@ -1,0 +1,283 @@
+"""Functions of PyTorch on placed tensors: what runs when a script computes with what it got from a model or a shard.
+
+::
+
+    F.cross_entropy(out[mask], y[mask])
+        out[mask]         captured for (Owned, Owned), rows that the mask keeps       no communication
+        y[mask]           the same rows, for they are called alike
+        cross_entropy     captured for (Given, Given), a mean over all ranks' rows    one all-reduce
+
+A function is captured once for each kind of arguments (their placements, dtypes and sizes) by the pipeline that captures
+models, and kept by the shard. What asks only for a tensor's kind, or reads a value that every rank holds whole, runs as
+it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphshard.border.counts import numel_of, rows_along, shape_of, size_of
+from graphshard.border.derivatives import DERIVATIVES
+from graphshard.border.function_program import Arguments, compiled_for
+from graphshard.border.values import Naming, digest, names_of, placed_outputs, restored, same_on_all
+from graphshard.capture.calls import is_library
+from graphshard.capture.own_thread import is_capturing
+from graphshard.errors import CaptureError, GraphshardError, RuntimeMismatch, ShardError, UnsupportedOperation
+from graphshard.execute.agreement import agree_on_function
+from graphshard.execute.constants import Constants
+from graphshard.execute.run import State, graph_inputs, run
+from graphshard.ir.source import is_own
+from graphshard.private import pytree
+from graphshard.private.torch_functions import WithoutTorchFunction, function_name
+from graphshard.ranks.groups import default_group, drawn_number, group_size, meet_threads
+from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of, plain
+
+__all__ = ["call"]
+
+
+def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``__torch_function__`` of a placed tensor does.
+
+    Raises:
+        UnsupportedOperation, CaptureError: the function would not be exact over these rows; names the user's line.
+        RuntimeMismatch: another rank calls another function.
+    """
+    if func in _KIND:
+        with WithoutTorchFunction():
+            return func(*args, **kwargs)
+    if (answer := _ANSWERS.get(func)) is not None:
+        return answer(func, args, kwargs)
+    if is_capturing():
+        raise CaptureError(
+            f"forward reads a tensor of a shard that is no argument of it{_line()}: a program would keep this rank's rows "
+            "as a constant. Pass it to forward as an argument"
+        )
+    try:
+        arguments = Arguments.of(func, args, kwargs)
+        if arguments.replicated:
+            return _on_every_rank(func, args, kwargs, arguments.first)
+        return _over_ranks(arguments)
+    except GraphshardError as error:
+        if isinstance(error, RuntimeMismatch):
+            raise
+        raise type(error)(f"{function_name(func)} of rows of the graph{_line()}: {error}") from None
+
+
+def _on_every_rank(func: Callable[..., Any], args: Any, kwargs: Any, like: PlacedTensor) -> Any:
+    """A function of values that every rank holds whole: each computes it for itself."""
+    placed = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, PlacedTensor)]
+    parts = {id(value): value.local() for value in placed}
+    originals = {id(parts[id(value)]): value for value in placed}
+    given = pytree.tree_map(lambda v: parts[id(v)] if isinstance(v, PlacedTensor) else v, (args, kwargs))
+    found = func(*given[0], **given[1])
+
+    def wrapped(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return originals[id(value)] if id(value) in originals else same_on_all(value, like)
+
+    return pytree.tree_map(wrapped, found)
+
+
+def _over_ranks(arguments: Arguments) -> Any:
+    """A function of rows, over all ranks."""
+    shard, group = arguments.shard, _group_of(arguments)
+    alone = group_size(group) != shard.world_size  # a script that looks at shards, or changes them before they are saved
+    if arguments.key not in shard.functions:
+        if not alone:
+            agree_on_function(arguments.words, shard.rank, arguments.device, group)
+            meet_threads(group)  # see DistributedModule.forward
+        shard.functions[arguments.key] = compiled_for(arguments)
+        if not alone:
+            meet_threads(group)
+    function = shard.functions[arguments.key]
+    compiled = function.compiled
+    if function.communicates and alone:
+        raise ShardError(
+            f"the tensor is one of {shard.world_size} parts, and this job has {group_size(group)} rank(s): .local() is the "
+            "plain tensor of this part's rows"
+        )
+    if function.communicates:
+        agree_on_function(arguments.words, shard.rank, arguments.device, group)
+    key = (drawn_number(group) if compiled.has_dropout else 0), 0
+    graph = graph_inputs(shard, group, key)
+    ids = arguments.given_ids()
+    graph |= {("given_ids", (name,)): value for name, value in ids.items()}
+    outputs = run(compiled, State({}, {}), arguments.flat(), graph, Constants())
+    called = digest(f"{arguments.words}:{','.join(name or '-' for name in names_of(arguments.tensors))}")
+    call_name = called if arguments.all_named else digest(Origin(shard, arguments.first.placement).name)
+    naming = Naming(compiled.program, names_of(arguments.tensors), arguments.given_names(), call_name)
+    by_outside = {outside: ids[name] for name, outside in arguments.given_names().items() if name in ids}
+    values = placed_outputs(outputs, shard, group, naming, by_outside, call_name)
+    (result, written), _ = restored(outputs, values)
+    for number, value in zip(function.writes, written, strict=True):
+        _write(arguments.tensors[number], value)
+    return arguments.tensors[function.returns] if function.returns is not None else result
+
+
+def _write(target: Tensor, value: Tensor) -> None:
+    """Give a tensor that a function writes into its new value."""
+    before = target.placement if isinstance(target, PlacedTensor) else None
+    after = value.placement if isinstance(value, PlacedTensor) else None
+    fits = after is None or (after.replicated if before is None else after.dims == before.dims)
+    if not fits:
+        raise UnsupportedOperation(
+            "it writes into a tensor what other rows hold: take what the same function without writing returns"
+        )
+    with WithoutTorchFunction():
+        target.copy_(plain(value))
+
+
+def _group_of(arguments: Arguments) -> str:
+    groups = {value._origin.group for value in arguments.placed} - {None}
+    if len(groups) > 1:
+        raise ShardError("the tensors belong to models of different process groups")
+    name = next(iter(groups), None)
+    return default_group() if name is None else name
+
+
+def _line() -> str:
+    """`` (file:line: `code`)`` of the user's line that called."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not is_own(file) and not is_library(file):
+            text = traceback.FrameSummary(file, frame.f_lineno, frame.f_code.co_name).line
+            return f" ({file}:{frame.f_lineno}: `{text}`)"
+        frame = frame.f_back
+    return ""
+
+
+def _alike(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A function that gives every row as it is: on another device, as another dtype, as a copy."""
+    self = args[0]
+    if not isinstance(self, PlacedTensor):
+        return func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
+    found = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
+    if not isinstance(found, Tensor):
+        return found
+    origin = self._origin
+    if origin.placed.points is not None and found.dtype != self.dtype:
+        raise UnsupportedOperation(f"the numbers of nodes are no numbers to compute with{_line()}")
+    name = digest(f"{function_name(func)}:{found.dtype}:{name_of(self)}")
+    return as_placed(found, Origin(origin.shard, origin.placed, origin.group, origin.ids, name))
+
+
+def _read(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The numbers in a tensor: of one that every rank holds whole."""
+    for value in pytree.tree_leaves((args, kwargs)):
+        if isinstance(value, PlacedTensor) and not value.placement.replicated:
+            shard = value.shard
+            raise UnsupportedOperation(
+                f"{function_name(func)} reads numbers of a tensor{_line()} of which rank {shard.rank} of "
+                f"{shard.world_size} holds {value.placement} alone: shard.gather(...) brings the rows of all ranks "
+                "together, .local() is the plain tensor of this rank's"
+            )
+    return func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
+
+
+def _iterated(_func: Callable[..., Any], args: Any, _kwargs: Any) -> Iterator[Any]:
+    (self,) = args
+    if self.placement.dims and self.placement.dims[0] is not None:
+        return iter(_read(Tensor.__iter__, args, {}))
+    return iter(torch.unbind(self, 0))
+
+
+def _shape(_func: Any, args: Any, _kwargs: Any) -> torch.Size:
+    return shape_of(args[0])
+
+
+def _size(_func: Any, args: Any, kwargs: Any) -> Any:
+    return size_of(*args, **kwargs)
+
+
+def _count(_func: Any, args: Any, _kwargs: Any) -> int:
+    return numel_of(args[0])
+
+
+def _length(func: Any, args: Any, kwargs: Any) -> int:
+    return rows_along(args[0], 0) if args[0].dim() else func(plain(args[0]), **kwargs)
+
+
+def _formatted(func: Any, args: Any, kwargs: Any) -> str:
+    self = args[0]
+    if self.placement.replicated:
+        return str(func(plain(self), *args[1:], **kwargs))
+    return object.__format__(self, "")
+
+
+_KIND: frozenset[Any] = frozenset(
+    {
+        Tensor.dim,
+        Tensor.element_size,
+        Tensor.get_device,
+        Tensor.is_complex,
+        Tensor.is_contiguous,
+        Tensor.is_floating_point,
+        Tensor.is_inference,
+        Tensor.is_signed,
+        Tensor.requires_grad_,
+        Tensor.retain_grad,
+        torch.is_complex,
+        torch.is_floating_point,
+        torch.is_grad_enabled,
+        *(
+            getattr(Tensor, name).__get__
+            for name in (
+                "device",
+                "dtype",
+                "grad_fn",
+                "is_cpu",
+                "is_cuda",
+                "is_leaf",
+                "is_meta",
+                "is_mps",
+                "is_nested",
+                "is_quantized",
+                "is_sparse",
+                "is_xpu",
+                "itemsize",
+                "layout",
+                "ndim",
+                "output_nr",
+                "requires_grad",
+                "retains_grad",
+            )
+        ),
+        Tensor.requires_grad.__set__,  # type: ignore[attr-defined]
+    }
+)
+"""What says of what kind a tensor is, or sets whether it takes part in derivatives: of a part as of the whole."""
+
+_ROW_BY_ROW = (
+    *(Tensor.detach, Tensor.clone, Tensor.contiguous, Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.type),
+    *(Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.int, Tensor.long, Tensor.bool),
+    *(Tensor.short, Tensor.char, Tensor.byte, Tensor.pin_memory, torch.clone, torch.detach),
+    Tensor.data.__get__,  # type: ignore[attr-defined]
+)
+_READING = (
+    *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.is_nonzero, Tensor.__array__, Tensor.__bool__),
+    *(Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__complex__, Tensor.__contains__),
+    *(Tensor.data_ptr, Tensor.untyped_storage, torch.equal, Tensor.equal, torch.allclose, Tensor.allclose),
+)
+_ANSWERS: Mapping[Any, Callable[..., Any]] = {
+    **dict.fromkeys(_ROW_BY_ROW, _alike),
+    **dict.fromkeys(_READING, _read),
+    **DERIVATIVES,
+    Tensor.__iter__: _iterated,
+    Tensor.__format__: _formatted,
+    Tensor.__len__: _length,
+    Tensor.size: _size,
+    Tensor.shape.__get__: _shape,  # type: ignore[attr-defined]
+    Tensor.numel: _count,
+    Tensor.nelement: _count,
+    torch.numel: _count,
+}
+"""What is known without a program."""
