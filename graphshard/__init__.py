@@ -91,7 +91,7 @@ _HOMES = {
         "DataError",
         "GraphshardError",
         "PartitionError",
-    "PlacementError",
+        "PlacementError",
         "RuntimeMismatch",
         "ShardError",
         "UnsupportedOperation",

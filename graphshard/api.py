@@ -52,7 +52,7 @@ from graphshard.shard.shard import Shard
 from graphshard.wrapper.attributes import Transparent
 from graphshard.wrapper.entry import check_methods, entry_of
 from graphshard.wrapper.progress import Progress
-from graphshard.wrapper.refusals import check_model, check_surroundings
+from graphshard.wrapper.refusals import check_model, check_own_state, check_surroundings
 
 __all__ = ["DistributedModule", "distribute"]
 
@@ -513,6 +513,8 @@ def distribute(
             whole_parameters=sets,
             methods=methods,
         )
+    if shard.world_size > 1:
+        check_own_state(model)
     twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
     cut = NodeParameters(twin, sets, shard, name, model)

@@ -30,7 +30,9 @@ def shape_of(value: PlacedTensor) -> torch.Size:
     """The sizes on one machine; collective where it has rows that a mask kept, the first time."""
     with WithoutTorchFunction():
         own = value.local().shape
-    return torch.Size([rows_along(value, dim) if value.placement.dims[dim] else n for dim, n in enumerate(own)])
+    return torch.Size(
+        [rows_along(value, dim) if value.placement.dims[dim] else n for dim, n in enumerate(own)]
+    )
 
 
 def size_of(value: PlacedTensor, dim: int | None = None) -> torch.Size | int:

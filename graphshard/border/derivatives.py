@@ -62,11 +62,13 @@ def _check_seed(outputs: list[Any], seeds: Any) -> None:
                     "backward of rows begins with one number: take their sum or mean first, or pass gradient="
                 )
         elif isinstance(seed, PlacedTensor) and seed.placement.dims != output.placement.dims:
-            raise UnsupportedOperation("the gradient that backward begins with has other rows than the output")
+            raise UnsupportedOperation(
+                "the gradient that backward begins with has other rows than the output"
+            )
         elif not isinstance(seed, PlacedTensor) and not output.placement.replicated:
             raise UnsupportedOperation(
-                "the gradient that backward begins with is a plain tensor, and the output rows of the graph: make it of "
-                "tensors of the shard, as torch.ones_like(out)"
+                "the gradient that backward begins with is a plain tensor, and the output rows of the graph: make it "
+                "of tensors of the shard, as torch.ones_like(out)"
             )
 
 
@@ -115,7 +117,15 @@ def _run_backward(
 
 
 def _grad_of(_func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ...]:
-    names = ("outputs", "inputs", "grad_outputs", "retain_graph", "create_graph", "only_inputs", "allow_unused")
+    names = (
+        "outputs",
+        "inputs",
+        "grad_outputs",
+        "retain_graph",
+        "create_graph",
+        "only_inputs",
+        "allow_unused",
+    )
     given = dict(zip(names, args, strict=False)) | kwargs
     outputs, inputs = _sequence(given.pop("outputs")), _sequence(given.pop("inputs"))
     seeds = given.pop("grad_outputs", None)
@@ -130,7 +140,9 @@ def _grad_of(_func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ..
         pytree.tree_map(plain, seeds),
         **given,
     )
-    grads = [torch.zeros_like(plain(x)) if g is None and zeros else g for g, x in zip(found, inputs, strict=True)]
+    grads = [
+        torch.zeros_like(plain(x)) if g is None and zeros else g for g, x in zip(found, inputs, strict=True)
+    ]
     return tuple(
         _like(grad, value) if isinstance(value, PlacedTensor) else grad
         for grad, value in zip(grads, inputs, strict=True)
@@ -145,8 +157,8 @@ def _hook(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 DERIVATIVES: Mapping[Any, Callable[..., Any]] = {
-    Tensor.grad.__get__: _grad,  # type: ignore[attr-defined]
-    Tensor.grad.__set__: _set_grad,  # type: ignore[attr-defined]
+    Tensor.grad.__get__: _grad,  # type: ignore[union-attr]
+    Tensor.grad.__set__: _set_grad,  # type: ignore[union-attr]
     Tensor.backward: _backward,
     Tensor.register_hook: _hook,
     torch.autograd.backward: _backward_of,

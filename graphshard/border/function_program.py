@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphshard.border.counts import RowCount
 from graphshard.capture.examples import Signature, TensorSpec, example_inputs, sizes_for
+from graphshard.capture.explain import first_line
 from graphshard.capture.export import capture
 from graphshard.capture.own_thread import ONE_CAPTURE, in_own_thread
 from graphshard.check.module import check_capture
@@ -222,7 +223,18 @@ def _as_size(leaf: Any, tensors: list[Tensor]) -> Any:
     return int(leaf)
 
 
-_PLAIN = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+_PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+)
 
 
 def _word(leaf: Any) -> str:
@@ -307,17 +319,20 @@ def _find_writes(function: Function, signature: Signature) -> int | None:
     try:
         result = function.run(flat)
     except Exception as error:
-        raise CaptureError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{_hint(signature)}") from error
-    function.writes = tuple(i for i, (t, v) in enumerate(zip(flat, before, strict=True)) if version_of(t) != v)
+        raise CaptureError(f"{first_line(error).rstrip('.')}{_hint(signature)}") from error
+    function.writes = tuple(
+        i for i, (t, v) in enumerate(zip(flat, before, strict=True)) if version_of(t) != v
+    )
     return next((i for i in function.writes if result is flat[i]), None)
 
 
 def _hint(signature: Signature) -> str:
-    """What a plain tensor among rows may be."""
-    if all(spec.placed is not None for spec in signature.arguments):
-        return ""
-    return (
-        ". A plain tensor among the arguments is one that every rank holds whole: shard.scatter(tensor, 'node') gives "
-        "this rank's rows of a tensor with a row for each node"
-    )
-
+    """Why tensors may not go together that are as long on one rank as the other."""
+    rows = dict.fromkeys(str(spec.rows[1]) for spec in signature.arguments if spec.rows is not None)
+    hint = f". Its arguments have different rows, {' and '.join(rows)}" if len(rows) > 1 else ""
+    if any(spec.placed is None and spec.trailing for spec in signature.arguments):
+        hint += (
+            ". A plain tensor among the arguments is one that every rank holds whole: shard.scatter(tensor, 'node') "
+            "gives this rank's rows of a tensor with a row for each node"
+        )
+    return hint

@@ -7,16 +7,16 @@
         y[mask]           the same rows, for they are called alike
         cross_entropy     captured for (Given, Given), a mean over all ranks' rows    one all-reduce
 
-A function is captured once for each kind of arguments (their placements, dtypes and sizes) by the pipeline that captures
-models, and kept by the shard. What asks only for a tensor's kind, or reads a value that every rank holds whole, runs as
-it is.
+A function is captured once for each kind of arguments (their placements, dtypes and sizes) by the pipeline that
+captures models, and kept by the shard. What asks only for a tensor's kind, or reads a value that every rank holds
+whole, runs as it is.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -56,8 +56,8 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         return answer(func, args, kwargs)
     if is_capturing():
         raise CaptureError(
-            f"forward reads a tensor of a shard that is no argument of it{_line()}: a program would keep this rank's rows "
-            "as a constant. Pass it to forward as an argument"
+            f"forward reads a tensor of a shard that is no argument of it{_line()}: a program would keep this rank's "
+            "rows as a constant. Pass it to forward as an argument"
         )
     try:
         arguments = Arguments.of(func, args, kwargs)
@@ -89,7 +89,9 @@ def _on_every_rank(func: Callable[..., Any], args: Any, kwargs: Any, like: Place
 def _over_ranks(arguments: Arguments) -> Any:
     """A function of rows, over all ranks."""
     shard, group = arguments.shard, _group_of(arguments)
-    alone = group_size(group) != shard.world_size  # a script that looks at shards, or changes them before they are saved
+    alone = (
+        group_size(group) != shard.world_size
+    )  # a script that looks at shards, or changes them before a save
     if arguments.key not in shard.functions:
         if not alone:
             agree_on_function(arguments.words, shard.rank, arguments.device, group)
@@ -101,8 +103,8 @@ def _over_ranks(arguments: Arguments) -> Any:
     compiled = function.compiled
     if function.communicates and alone:
         raise ShardError(
-            f"the tensor is one of {shard.world_size} parts, and this job has {group_size(group)} rank(s): .local() is the "
-            "plain tensor of this part's rows"
+            f"the tensor is one of {shard.world_size} parts, and this job has {group_size(group)} rank(s): .local() is "
+            "the plain tensor of this part's rows"
         )
     if function.communicates:
         agree_on_function(arguments.words, shard.rank, arguments.device, group)
@@ -181,13 +183,6 @@ def _read(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
                 "together, .local() is the plain tensor of this rank's"
             )
     return func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
-
-
-def _iterated(_func: Callable[..., Any], args: Any, _kwargs: Any) -> Iterator[Any]:
-    (self,) = args
-    if self.placement.dims and self.placement.dims[0] is not None:
-        return iter(_read(Tensor.__iter__, args, {}))
-    return iter(torch.unbind(self, 0))
 
 
 def _shape(_func: Any, args: Any, _kwargs: Any) -> torch.Size:
@@ -271,7 +266,6 @@ _ANSWERS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys(_ROW_BY_ROW, _alike),
     **dict.fromkeys(_READING, _read),
     **DERIVATIVES,
-    Tensor.__iter__: _iterated,
     Tensor.__format__: _formatted,
     Tensor.__len__: _length,
     Tensor.size: _size,

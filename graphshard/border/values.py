@@ -32,7 +32,9 @@ class Naming:
         call: a name of the call; where everything it was made from has a name, calls alike have one name.
     """
 
-    def __init__(self, program: Program, names: Sequence[str | None], given: Mapping[str, str], call: str) -> None:
+    def __init__(
+        self, program: Program, names: Sequence[str | None], given: Mapping[str, str], call: str
+    ) -> None:
         self._masks = {
             spec.name: names[int(spec.target)]
             for spec in program.inputs
@@ -123,8 +125,6 @@ def same_on_all(value: Tensor, like: PlacedTensor) -> Tensor:
     """A value that every rank holds whole, of the graph of another."""
     origin = like._origin
     return as_placed(value, Origin(origin.shard, Placed((None,) * value.dim()), origin.group))
-
-
 
 
 __all__ = ["Naming", "as_placed_outputs", "digest", "names_of", "placed_outputs", "restored", "same_on_all"]

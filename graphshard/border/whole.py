@@ -31,7 +31,6 @@ from graphshard.ops.gather import check_equal_on_ranks, gather_rows, take_rows
 from graphshard.partitioning.assign import assign
 from graphshard.partitioning.numbering import build_shard, number_nodes
 from graphshard.private import pytree
-from graphshard.private.torch_tensors import Seen
 from graphshard.ranks.checksums import Contents
 from graphshard.ranks.groups import (
     all_gather_numbers,
@@ -54,7 +53,8 @@ def is_whole(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call passes whole tensors: neither a shard nor a tensor of one is among the arguments."""
     leaves = pytree.tree_leaves((args, dict(kwargs)))
     return not any(
-        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_of(leaf) is not None) for leaf in leaves
+        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_of(leaf) is not None)
+        for leaf in leaves
     )
 
 
@@ -133,14 +133,14 @@ class Cut:
 
 @dataclass
 class _Graph:
-    """The graph of the last call, cut."""
+    """The graph of the last call, cut; of each tensor what was known of it, and this rank's part."""
 
     shard: Shard
     assignments: dict[str, Tensor]
     counts: dict[str, int]
     cut_share: float
     kinds: tuple[Any, ...]
-    local: dict[str, tuple[Seen, Tensor]]
+    local: dict[str, tuple[str, Tensor]]
 
 
 @dataclass
@@ -204,17 +204,17 @@ class Whole:
     ) -> dict[str, Tensor]:
         """This rank's part of each tensor; the graph is read and cut anew where it changed on any rank."""
         kinds = tuple((name, t.shape, t.dtype, t.layout) for name, t in tensors.items())
-        stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(tensors)
-        if self._agree(tensors, stale, group):
-            self._graph = self._partition(read(), kinds, tensors, group)
-        return {name: self._take(name, tensor, group) for name, tensor in tensors.items()}
+        facts = {name: self._facts_of(name, tensor) for name, tensor in tensors.items()}
+        self._contents.keep(facts)
+        stale = self._graph is None or self._graph.kinds != kinds or not self._same_edges(facts)
+        if self._agree(tensors, facts, stale, group):
+            self._graph = self._partition(read(), kinds, facts, group)
+        return {name: self._take(name, tensor, facts[name], group) for name, tensor in tensors.items()}
 
-    def _agree(self, tensors: Mapping[str, Tensor], stale: bool, group: str) -> bool:
+    def _agree(self, tensors: Mapping[str, Tensor], mine: dict[str, str], stale: bool, group: str) -> bool:
         """Make sure that all ranks pass the same, and find out whether any has to cut. One message of two numbers."""
         if group_size(group) == 1 or not tensors:
             return stale
-        mine = {name: self._facts_of(name, tensor) for name, tensor in tensors.items()}
-        self._contents.keep(mine)
         device = next(iter(tensors.values())).device
         everyone = all_gather_numbers([digest(mine), int(stale)], device, group)
         if any(other[0] != everyone[0][0] for other in everyone):
@@ -231,19 +231,19 @@ class Whole:
             return f"{kind} with a gradient"
         return f"{kind} with content {''.join(self._contents.of(name, tensor))}"
 
-    def _same_edges(self, tensors: Mapping[str, Tensor]) -> bool:
+    def _same_edges(self, facts: Mapping[str, str]) -> bool:
         """Whether the tensors that make up the graph are those that it was cut by."""
         assert self._graph is not None
         of = {n for n, m in self._graph.shard.members.items() if m.role.is_index or m.role is Role.ADJACENCY}
-        return all(self._graph.local[name][0].is_still(tensors[name]) for name in of)
+        return all(self._graph.local[name][0] == facts[name] for name in of)
 
     def _partition(
-        self, whole: GraphData, kinds: tuple[Any, ...], tensors: Mapping[str, Tensor], group: str
+        self, whole: GraphData, kinds: tuple[Any, ...], facts: Mapping[str, str], group: str
     ) -> _Graph:
         assignments, share = self._assign(whole, group)
         shard = build_shard(whole, number_nodes(whole, assignments, group_size(group)), group_rank(group))
         shard = replace(shard, partition_id=PARTITION)
-        local = {name: (Seen.now(t), shard.tensors[name]) for name, t in tensors.items()}
+        local = {name: (fact, shard.tensors[name]) for name, fact in facts.items()}
         return _Graph(shard, assignments, dict(whole.node_counts), share, kinds, local)
 
     def _assign(self, whole: GraphData, group: str) -> tuple[dict[str, Tensor], float]:
@@ -264,7 +264,7 @@ class Whole:
             found[name] = moved.cpu()
         return found, _cut_share(whole, found)
 
-    def _take(self, name: str, tensor: Tensor, group: str) -> Tensor:
+    def _take(self, name: str, tensor: Tensor, fact: str, group: str) -> Tensor:
         """This rank's part of one tensor, marked as the shard's."""
         assert self._graph is not None
         shard = self._graph.shard
@@ -278,10 +278,10 @@ class Whole:
         if tensor.requires_grad:
             local = tensor.view_as(tensor) if ids is None else _taken(tensor, ids, group)
         else:
-            seen, local = self._graph.local[name]
-            if not seen.is_still(tensor):
+            known, local = self._graph.local[name]
+            if known != fact:
                 local = tensor.detach() if ids is None else _taken(tensor.detach(), ids, group)
-                self._graph.local[name] = Seen.now(tensor), local
+                self._graph.local[name] = fact, local
         local._graphshard = ShardTensor(shard, name, member)  # type: ignore[attr-defined]
         return local
 

@@ -196,7 +196,9 @@ def _placed_example(spec: TensorSpec, sizes: Sizes, generator: torch.Generator) 
     ends = points if isinstance(points, tuple) else (points,)
     nodes = [0 if end is None else sizes.nodes[end.nodes] for end in ends]
     parts = [
-        torch.randint(0, max(n, 1), tuple(shape[1:] if isinstance(points, tuple) else shape), generator=generator)
+        torch.randint(
+            0, max(n, 1), tuple(shape[1:] if isinstance(points, tuple) else shape), generator=generator
+        )
         for n in nodes
     ]
     return torch.stack(parts) if isinstance(points, tuple) else parts[0]
@@ -239,7 +241,9 @@ def dynamic_shapes(signature: Signature) -> tuple[dict[int, Any], ...]:
     shapes: list[dict[int, Any]] = []
     for spec in signature.tensors:
         if spec.placed is not None:
-            shapes.append({} if spec.rows is None else {spec.rows[0]: _dim(spec.rows[1], nodes, edges, given)})
+            shapes.append(
+                {} if spec.rows is None else {spec.rows[0]: _dim(spec.rows[1], nodes, edges, given)}
+            )
         elif spec.role.is_index:
             shapes.append({1: edges[spec.of]})
         elif spec.role is Role.ADJACENCY:

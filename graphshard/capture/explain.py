@@ -8,6 +8,7 @@ from torch import nn
 
 from graphshard.capture.fixed_sizes import FixedSizeError
 from graphshard.errors import CaptureError
+from graphshard.ir.source import is_own
 from graphshard.private.torch_export_errors import (
     FAKE_TENSOR_CAST,
     FAKE_TENSOR_KEPT,
@@ -49,7 +50,8 @@ def explained(error: Exception, model: nn.Module) -> CaptureError:
             (meaning for words, meaning in _MEANT if words in text), "torch.export cannot capture it"
         )
         reason = f"{meant} ({said})" if meant in _MEANINGS else f"{meant}: {said}"
-    return CaptureError(f"cannot capture the model{place}: {reason}")
+    called = "the model" if not is_own_module(model) else "it"
+    return CaptureError(f"cannot capture {called}{place}: {reason}")
 
 
 _KEEPS = (
@@ -78,15 +80,20 @@ def user_place(error: BaseException, model: nn.Module) -> str:
         file = frame.f_code.co_filename
         owner = frame.f_locals.get("self")
         inside = isinstance(owner, nn.Module) and id(owner) in names
-        if inside and "torch/nn/modules/module.py" not in file:
+        if inside and "torch/nn/modules/module.py" not in file and not is_own(file):
             name = names[id(owner)]
             module_text = (
                 f" in module {name!r} ({type(owner).__name__})" if name else f" in {type(owner).__name__}"
             )
-        if inside and "site-packages" not in file:
+        if inside and "site-packages" not in file and not is_own(file):
             summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
             line = f" ({file}:{number}: `{summary.line}`)"
     return module_text + line
+
+
+def is_own_module(module: nn.Module) -> bool:
+    """Whether a module is graphshard's: one function that a script called outside of a model."""
+    return type(module).__module__.startswith(f"{__name__.partition('.')[0]}.")
 
 
 def first_line(error: BaseException) -> str:

@@ -209,8 +209,9 @@ def check_functions(everyone: list[list[int]], mine: str, group: str) -> None:
     other = next(rank for rank, numbers in enumerate(everyone) if numbers[:2] != everyone[0][:2])
     said = [str(words[rank]).partition("(")[0] if calls[rank] else "the model" for rank in (0, other)]
     raise RuntimeMismatch(
-        f"rank 0 calls {said[0]} where rank {other} calls {said[1]}: what is computed with rows of the graph is computed "
-        "by all ranks together, so every rank must run the same lines (print on one rank what all have computed)"
+        f"rank 0 calls {said[0]} where rank {other} calls {said[1]}: what is computed with rows of the graph is "
+        "computed by all ranks together, so every rank must run the same lines (print on one rank what all have "
+        "computed)"
     )
 
 

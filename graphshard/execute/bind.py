@@ -272,8 +272,8 @@ def _member(name: str, value: PlacedTensor) -> Member:
     member = member_of(value.placement)
     if member is None:
         raise ShardError(
-            f"argument {name!r} is no rows of all nodes or edges, as forward takes them, but {value.placement}: pass the "
-            "tensors of the shard and let forward choose rows of them"
+            f"argument {name!r} is no rows of all nodes or edges, as forward takes them, but {value.placement}: pass "
+            "the tensors of the shard and let forward choose rows of them"
         )
     return member
 

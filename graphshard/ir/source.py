@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
+from typing import Any
 
 from torch import fx
 
 from graphshard import errors
 from graphshard.private.torch_export import written_path
 
+_OWN = f"{errors.__name__.partition('.')[0]}."
 _PACKAGE = str(PurePath(errors.__file__).parent) + "/"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)\n(?P<code>[^\n]*)')
 
@@ -29,9 +31,22 @@ def module_class(node: fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack:
         return ""
-    cls = stack[-1][1]
-    name = cls if isinstance(cls, str) else getattr(cls, "__name__", str(cls))
-    return name.rsplit(".", 1)[-1]
+    name = _class_name(stack[-1][1])
+    return "" if name.startswith(_OWN) else name.rsplit(".", 1)[-1]
+
+
+def _class_name(cls: Any) -> str:
+    return (
+        cls
+        if isinstance(cls, str)
+        else f"{getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', cls)}"
+    )
+
+
+def _is_of_one_function(node: fx.Node) -> bool:
+    """Whether the node is of a program of one function, which a script called outside of a model."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return bool(stack) and _class_name(stack[-1][1]).startswith(_OWN)
 
 
 def source_frames(node: fx.Node) -> list[tuple[str, int, str]]:
@@ -67,4 +82,6 @@ def where(node: fx.Node) -> str:
         parts.append(f"in {name}")
     if frame := user_frame(node):
         parts.append(f"{frame[0]}:{frame[1]}: `{frame[2]}`")
+    if not parts and _is_of_one_function(node):
+        return ""  # its caller knows the line
     return f" ({', '.join(parts)})" if parts else f" (node {node.name})"

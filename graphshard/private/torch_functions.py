@@ -96,7 +96,7 @@ def function_name(func: Callable[..., Any]) -> str:
 
     Relies on ``torch.overrides.resolve_name`` knowing those of ``torch.overrides.get_overridable_functions``.
     """
-    found = torch.overrides.resolve_name(func)  # type: ignore[no-untyped-call]
+    found = torch.overrides.resolve_name(func)
     return str(found or getattr(func, "__qualname__", None) or func)
 
 

@@ -90,19 +90,23 @@ def words_of(sums: Iterable[int]) -> tuple[str, ...]:
 
 
 class Contents:
-    """Checksums of named tensors, each made once for as long as its tensor stays as it is."""
+    """Checksums of named tensors, each made once for as long as its tensor stays as it is.
+
+    A write through ``x.data`` or NumPy, which PyTorch does not count, is noticed by a quick checksum.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Seen, tuple[str, ...]]] = {}
+        self._known: dict[str, tuple[Seen, list[int], tuple[str, ...]]] = {}
 
     def of(self, name: str, tensor: Tensor) -> tuple[str, ...]:
         """The :func:`words_of` the tensor that has this name now."""
-        known = self._known.get(name)
-        if known is None or not known[0].is_still(tensor):
+        known, quick = self._known.get(name), quick_checksum(tensor.detach()).tolist()
+        if known is None or not known[0].is_still(tensor) or known[1] != quick:
             words = words_of(checksum(tensor.detach()).tolist())
             # Of what was computed with a gradient the memory alone is held, not how it was computed.
-            known = self._known[name] = Seen.now(tensor.detach() if tensor.requires_grad else tensor), words
-        return known[1]
+            seen = Seen.now(tensor.detach() if tensor.requires_grad else tensor)
+            known = self._known[name] = seen, quick, words
+        return known[2]
 
     def keep(self, names: Collection[str]) -> None:
         """Let go of the tensors of all other names."""

@@ -254,7 +254,8 @@ class NodeParameters:
 
     def _scatter(self, whole: Tensor, of: str) -> Tensor:
         """``[N, ...]`` -> this rank's ``[n, ...]``."""
-        return plain(self._shard.scatter(whole, Member(Role.NODE, of)))
+        rows: Tensor = plain(self._shard.scatter(whole, Member(Role.NODE, of)))
+        return rows
 
 
 def _tied(model: nn.Module, sets: Mapping[str, str]) -> dict[str, str]:

@@ -106,7 +106,7 @@ class PlacedTensor(Tensor):
         """int64 places in the whole of rows that are not all of a set; None of others."""
         return self._origin.ids
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         origin = self._origin
         if origin.placed.replicated:
             return f"PlacedTensor({self.local()!r}, the same on every rank)"
@@ -119,8 +119,8 @@ class PlacedTensor(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A file with one rank's rows would be taken for all of them.
         raise TypeError(
-            f"this tensor is rank {self._origin.shard.rank}'s part of one of the whole graph and is not saved as it is: "
-            "save shard.gather(tensor), or tensor.local()"
+            f"this tensor is rank {self._origin.shard.rank}'s part of one of the whole graph, not saved as it is: "
+            "shard.gather(tensor) is all of it, tensor.local() the part"
         )
 
 

@@ -29,6 +29,8 @@ _KEEP = frozenset(
     {
         Tensor.abs,
         Tensor.detach,
+        *(Tensor.isfinite, Tensor.isinf, Tensor.isnan, torch.isfinite, torch.isinf, torch.isnan, Tensor.sign),
+        *(Tensor.gt, Tensor.ge, Tensor.lt, Tensor.le, Tensor.eq, Tensor.ne, Tensor.__eq__, Tensor.__ne__),
         Tensor.double,
         Tensor.float,
         Tensor.pow,
@@ -41,7 +43,7 @@ _KEEP = frozenset(
         torch.square,
     }
 )
-"""What is taken before a norm, and no optimiser keeps: rows of a gradient still."""
+"""What is taken before a norm or a truth, and no optimiser keeps: rows of a gradient still."""
 
 _NORMS = (torch.linalg.vector_norm, torch.linalg.norm, torch.norm, Tensor.norm)
 

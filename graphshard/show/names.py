@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from graphshard.catalogue.table import made_by
 from graphshard.ir.identity import identity_of
-from graphshard.ir.placement import Edges, Given, Halo, Joined, Kept, Owned, Placed, Rows, Size, Sorted
+from graphshard.ir.placement import Edges, Halo, Joined, Kept, Owned, Placed, Rows, Size, Sorted
 from graphshard.ir.program import Input, Program
 from graphshard.private.torch_ops import OpOverload, schema_of
 
@@ -164,10 +164,7 @@ class Names:
                 return f"{self.size(inner)}[{mask}]"
             case Joined(parts):
                 return "+".join(self.size(part) for part in parts)
-            case Sorted(inner):
-                return self.size(inner)
-            case Given(name):
-                return name
+        return self.size(rows.rows) if isinstance(rows, Sorted) else rows.name
 
     def type(self, node: fx.Node) -> str:
         """dtype and symbolic shape of a tensor; the kind of any other value."""

@@ -32,6 +32,21 @@ def check_model(model: object) -> None:
             raise CaptureError(f"{module_called(path)} is wrapped in {wrapper}")
 
 
+def check_own_state(model: nn.Module) -> None:
+    """Refuse node parameters of a module whose class makes its ``state_dict`` itself: it would be one rank's rows.
+
+    Raises:
+        CaptureError: names the method and the way out.
+    """
+    for name in ("state_dict", "load_state_dict"):
+        if getattr(type(model), name) is not getattr(nn.Module, name):
+            raise CaptureError(
+                f"{type(model).__name__} writes {name} anew, which would give and take the rows of one rank only of "
+                "its node_parameters: give the method another name, or put what it adds into get_extra_state and "
+                "set_extra_state"
+            )
+
+
 def check_surroundings() -> None:
     """Refuse a call inside of what changes how every op is computed.
 

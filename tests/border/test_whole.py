@@ -347,3 +347,16 @@ def test_forward_may_take_the_data_as_one() -> None:
         return out
 
     check(TakesData, body)
+
+
+@pytest.mark.parametrize("name", ["x", "edge_index"])
+def test_data_written_through_numpy_is_cut_anew(name: str) -> None:
+    """A write that PyTorch does not count: into features, and into the edges that the graph was cut along."""
+
+    def body(model: nn.Module) -> Any:
+        data = graph()
+        first = model(data["x"], data["edge_index"]).detach()
+        data[name].numpy()[:, 3] = 1
+        return first, model(data["x"], data["edge_index"]).detach()
+
+    check(Net, body)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.local import local
 from torch import Tensor, nn
 
 import graphshard
@@ -46,7 +47,10 @@ def test_owned_and_halo_nodes() -> None:
     assert first.edge_index.local().tolist() == [[0, 2], [1, 0]]  # A->B and C->A
     assert second.node_ids.tolist() == [C, D, E, A, B]
     assert second.num_owned == 3
-    assert second.edge_index.local().tolist() == [[4, 0, 1, 2, 3], [0, 1, 2, 0, 1]]  # B->C C->D D->E E->C A->D
+    assert second.edge_index.local().tolist() == [
+        [4, 0, 1, 2, 3],
+        [0, 1, 2, 0, 1],
+    ]  # B->C C->D D->E E->C A->D
 
 
 def test_what_is_sent() -> None:
@@ -64,7 +68,7 @@ def test_forward_rows_go_out_and_backward_gradients_come_home() -> None:
     def rank(number: int, group: str, _: Any) -> tuple[list[float], list[float]]:
         plan = shards[number].halo
         index, send, recv = plan.send_index, list(plan.send_splits), list(plan.recv_splits)
-        synced = halo_sync(shards[number].scatter(values, "node").local(), index, send, recv, group)
+        synced = halo_sync(local(shards[number].scatter(values, "node")), index, send, recv, group)
         gradient = torch.full_like(synced, 10.0 ** (number + 1))
         home = halo_reduce(gradient, index, send, recv, "sum", group)
         return synced.flatten().tolist(), home.flatten().tolist()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.local import local
 from support.repository import SHARED_DATA
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from graphshard.partitioning.partition import ShardedGraph, partition
 from graphshard.tools.data.sources import load_data
 
 DATA = SHARED_DATA
-from support.local import local
 
 
 @st.composite

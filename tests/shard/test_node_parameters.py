@@ -165,3 +165,22 @@ def test_a_parameter_with_a_row_for_each_node_that_is_not_named_is_refused_with_
     shard = partition(6, EDGES, torch.zeros(6, dtype=torch.int64), 1)[0]
     with pytest.raises(GraphshardError, match=r"node_parameters=\['bias', 'embedding\.weight'\]"):
         graphshard.distribute(LightGCN(6))(shard)
+
+
+def test_a_state_dict_of_the_users_own_is_refused() -> None:
+    """It would be that of one rank's rows."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.rand(12, 2))
+
+        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+            return {"wrapped": super().state_dict(*args, **kwargs)}
+
+        def forward(self, edge_index: Tensor) -> Tensor:
+            return self.table[edge_index[0]]
+
+    shard = graphshard.partition({"edge_index": torch.randint(12, (2, 30))}, 2, num_nodes=12)[0]
+    with pytest.raises(graphshard.CaptureError, match=r"Own writes state_dict anew.*get_extra_state"):
+        graphshard.distribute(Own(), shard=shard, node_parameters=["table"])

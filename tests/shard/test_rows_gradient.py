@@ -119,6 +119,9 @@ def test_numbers_of_one_ranks_rows_are_refused() -> None:
             gradient.sum,
             lambda: gradient.abs().max(),
             lambda: gradient.norm(dim=0),
+            lambda: gradient.isfinite().all(),
+            lambda: torch.isnan(gradient).any(),
+            (gradient.abs() > 1).sum,
             lambda: torch.linalg.norm(gradient, 2),
             lambda: torch.cat([gradient.view(-1), gradient.view(-1)]),
         ):

@@ -160,7 +160,10 @@ def distributed(
             out = local(module(shard))
             if loss is not None:
                 total: Tensor | None = loss(
-                    out, LocalShard(shard), lambda v: reductions.mean(v, group), lambda v: reductions.sum(v, group)
+                    out,
+                    LocalShard(shard),
+                    lambda v: reductions.mean(v, group),
+                    lambda v: reductions.sum(v, group),
                 )
             else:
                 total = _weighted(out, kinds, shard, group)
@@ -172,7 +175,9 @@ def distributed(
         found["loss"] = None if total is None else total.detach()
         found |= {f"gradient of {n}": p.grad for n, p in own.named_parameters()}
         found |= {f"buffer {n}": b for n, b in own.named_buffers()}
-        return found | {f"gradient of input {n}": local(shard.tensors[n].grad) for n in float_inputs(shard.tensors)}
+        return found | {
+            f"gradient of input {n}": local(shard.tensors[n].grad) for n in float_inputs(shard.tensors)
+        }
 
     ranks = run_ranks(parts, rank_program)
     merged: dict[str, Tensor | None] = {}

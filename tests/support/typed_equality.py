@@ -26,7 +26,7 @@ from graphshard.shard.shard import Shard
 from graphshard.testing import run_ranks
 
 Found = dict[str, Tensor | None]
-Loss = Callable[[Any, Shard, Callable[..., Tensor]], Tensor]
+Loss = Callable[[Any, Any, Callable[..., Tensor]], Tensor]
 
 
 def check_typed(
