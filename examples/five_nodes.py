@@ -47,7 +47,7 @@ def main() -> None:
         owned, halo = names[: shard.num_owned], names[shard.num_owned :]
         sent = [owned[i] for i in shard.halo.send_index.tolist()]
         print(
-            f"rank {shard.rank}: owned {owned}, halo {halo}, sends {sent}, edges {shard.edge_index.tolist()}"
+            f"rank {shard.rank}: owned {owned}, halo {halo}, sends {sent}, edges {shard.edge_index.local().tolist()}"
         )
     for make in (gcn, gat):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What crosses the border of a program: whole tensors are cut on the way in and gathered on the way out.
+"""What crosses the border of a program: whole tensors are cut and gathered, a rank's rows stay rows of the whole graph.
 
-Imports: errors, execute, graph, ir, ops, partitioning, private, ranks, shard.
+Imports: capture, check, errors, execute, graph, ir, ops, options, partitioning, private, ranks, shard.
 """

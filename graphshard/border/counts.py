@@ -56,13 +56,13 @@ def rows_along(value: PlacedTensor, dim: int) -> int:
         return RowCount.of(shard.sizes.nodes[rows.nodes], rows)
     if isinstance(rows, Edges):
         return RowCount.of(shard.sizes.edges[rows.name], rows)
-    if value._num_rows is None:
-        value._num_rows = _sum_of(own, value)
-    return RowCount.of(value._num_rows, rows)
+    if value.num_rows is None:
+        value.num_rows = _sum_of(own, value)
+    return RowCount.of(value.num_rows, rows)
 
 
 def _sum_of(own: int, value: PlacedTensor) -> int:
-    origin = value._origin
+    origin = value.origin
     group = default_group() if origin.group is None else origin.group
     if group_size(group) != origin.shard.world_size:
         raise ShardError(

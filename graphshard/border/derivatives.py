@@ -22,7 +22,7 @@ def _like(part: Any, value: PlacedTensor) -> Any:
     """A gradient, placed as what it is the gradient of."""
     if not isinstance(part, Tensor) or isinstance(part, PlacedTensor):
         return part
-    origin = value._origin
+    origin = value.origin
     return as_placed(part, Origin(origin.shard, origin.placed, origin.group, origin.ids))
 
 

@@ -20,7 +20,7 @@ from graphshard.errors import CaptureError, ShardError, UnsupportedOperation
 from graphshard.execute.run import Compiled, compile_captured
 from graphshard.graph.roles import Role
 from graphshard.ir.placement import Given, Rows
-from graphshard.passes.pipeline import EXACT
+from graphshard.options import Options
 from graphshard.private import pytree
 from graphshard.private.torch_functions import function_name
 from graphshard.private.torch_tensors import version_of
@@ -200,7 +200,7 @@ class Arguments:
 
     def given_ids(self) -> dict[str, Tensor]:
         """Their places in the whole."""
-        return {name: t._origin.ids for name, (_, t) in self.given.items() if t._origin.ids is not None}
+        return {name: t.origin.ids for name, (_, t) in self.given.items() if t.origin.ids is not None}
 
 
 def _check(tensor: Tensor) -> None:
@@ -306,7 +306,7 @@ def _captured(arguments: Arguments) -> FunctionProgram:
     returns = _find_writes(function, signature)
     captured = capture(function, signature)
     captured.program.local_numbers = True
-    compiled = compile_captured(captured, passes=EXACT)
+    compiled = compile_captured(captured, Options.none())
     check_capture(function, compiled)
     return FunctionProgram(compiled, function.writes, returns)
 

@@ -14,7 +14,7 @@ whole, runs as it is.
 
 from __future__ import annotations
 
-import sys
+import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -138,7 +138,7 @@ def _write(target: Tensor, value: Tensor) -> None:
 
 
 def _group_of(arguments: Arguments) -> str:
-    groups = {value._origin.group for value in arguments.placed} - {None}
+    groups = {value.origin.group for value in arguments.placed} - {None}
     if len(groups) > 1:
         raise ShardError("the tensors belong to models of different process groups")
     name = next(iter(groups), None)
@@ -147,7 +147,7 @@ def _group_of(arguments: Arguments) -> str:
 
 def _line() -> str:
     """`` (file:line: `code`)`` of the user's line that called."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         file = frame.f_code.co_filename
         if not is_own(file) and not is_library(file):
@@ -165,7 +165,7 @@ def _alike(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     found = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
     if not isinstance(found, Tensor):
         return found
-    origin = self._origin
+    origin = self.origin
     if origin.placed.points is not None and found.dtype != self.dtype:
         raise UnsupportedOperation(f"the numbers of nodes are no numbers to compute with{_line()}")
     name = digest(f"{function_name(func)}:{found.dtype}:{name_of(self)}")

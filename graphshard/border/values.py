@@ -123,7 +123,7 @@ def restored(outputs: Outputs, values: list[Any]) -> tuple[Any, Any]:
 
 def same_on_all(value: Tensor, like: PlacedTensor) -> Tensor:
     """A value that every rank holds whole, of the graph of another."""
-    origin = like._origin
+    origin = like.origin
     return as_placed(value, Origin(origin.shard, Placed((None,) * value.dim()), origin.group))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from graphshard.capture.export import Captured
 from graphshard.execute.constants import Constants, Split, apart, split
 from graphshard.ir.placement import Placement
-from graphshard.ir.program import Pass, Program, Stage, part_of
+from graphshard.ir.program import Program, Stage, part_of
 from graphshard.kernels.random_bits import random_key
 from graphshard.ops.zero_gradient import with_zero_gradients
 from graphshard.options import Options
@@ -57,16 +57,13 @@ class Compiled:
         return any(spec.target == "dropout_key" for spec in self.program.inputs)
 
 
-def compile_captured(
-    captured: Captured, options: Options | None = None, passes: Sequence[Pass] | None = None
-) -> Compiled:
-    """Run the passes that ``options`` ask for (by default all), or those given, over a captured module.
+def compile_captured(captured: Captured, options: Options | None = None) -> Compiled:
+    """Run the passes that ``options`` ask for (by default all) over a captured module.
 
     Raises:
         UnsupportedOperation: it cannot be distributed exactly.
     """
-    chosen = (options or Options()).all_passes() if passes is None else passes
-    return Compiled(captured, Pipeline(chosen).run(captured.program))
+    return Compiled(captured, Pipeline((options or Options()).all_passes()).run(captured.program))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import importlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -25,9 +25,6 @@ from graphshard.graph.roles import Member, Role
 from graphshard.ir.placement import Edges, Owned, Placed
 from graphshard.private.torch_functions import WithoutTorchFunction
 from graphshard.private.torch_tensors import version_of
-
-if TYPE_CHECKING:
-    from graphshard.shard.shard import Shard
 
 _FUNCTIONS = "graphshard.border.functions"
 
@@ -41,14 +38,14 @@ class Origin:
     """Where a placed tensor comes from.
 
     Attributes:
-        shard: this rank's part of the graph.
+        shard: this rank's part of the graph, a :class:`graphshard.Shard`.
         placed: what the rank holds of the tensor.
         group: the name of the process group; None where any of this size will do.
         ids: int64 places in the whole of rows that are not all of a set.
         name: of the value, equal for values that are computed alike; another on each rank.
     """
 
-    shard: Shard
+    shard: Any
     placed: Placed
     group: str | None = None
     ids: Tensor | None = None
@@ -67,9 +64,9 @@ class PlacedTensor(Tensor):
     ``shard.gather(out)``, or as :meth:`local`.
     """
 
-    _origin: Origin
-    _plain: Tensor
-    _num_rows: int | None = None
+    origin: Origin
+    part: Tensor
+    num_rows: int | None = None
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -84,42 +81,42 @@ class PlacedTensor(Tensor):
         What is computed from it is this rank's alone.
         """
         with WithoutTorchFunction():
-            return self.as_subclass(Tensor) if self.requires_grad else self._plain
+            return self.as_subclass(Tensor) if self.requires_grad else self.part
 
     @property
     def placement(self) -> Placed:
         """What this rank holds along each dim."""
-        return self._origin.placed
+        return self.origin.placed
 
     @property
-    def shard(self) -> Shard:
+    def shard(self) -> Any:
         """This rank's part of the graph that it belongs to."""
-        return self._origin.shard
+        return self.origin.shard
 
     @property
     def group(self) -> str | None:
         """The name of the process group; None of a shard's own tensors, which any of its size will do for."""
-        return self._origin.group
+        return self.origin.group
 
     @property
     def ids(self) -> Tensor | None:
         """int64 places in the whole of rows that are not all of a set; None of others."""
-        return self._origin.ids
+        return self.origin.ids
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        origin = self._origin
+        origin = self.origin
         if origin.placed.replicated:
             return f"PlacedTensor({self.local()!r}, the same on every rank)"
         held = f"rank {origin.shard.rank} of {origin.shard.world_size} holds {origin.placed}"
         return f"PlacedTensor({held}: {self.local()!r}; shard.gather(...) brings all ranks' together)"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return as_placed(copy.deepcopy(self.local(), memo), replace(self._origin, name=_new_name()))
+        return as_placed(copy.deepcopy(self.local(), memo), replace(self.origin, name=_new_name()))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A file with one rank's rows would be taken for all of them.
         raise TypeError(
-            f"this tensor is rank {self._origin.shard.rank}'s part of one of the whole graph, not saved as it is: "
+            f"this tensor is rank {self.origin.shard.rank}'s part of one of the whole graph, not saved as it is: "
             "shard.gather(tensor) is all of it, tensor.local() the part"
         )
 
@@ -130,7 +127,7 @@ def as_placed(part: Tensor, origin: Origin) -> Tensor:
         return part
     with WithoutTorchFunction():
         placed: PlacedTensor = part.as_subclass(PlacedTensor)
-        placed._origin, placed._plain = origin, part.detach() if part.requires_grad else part
+        placed.origin, placed.part = origin, part.detach() if part.requires_grad else part
     return placed
 
 
@@ -153,4 +150,4 @@ def plain(value: Any) -> Any:
 
 def name_of(value: PlacedTensor) -> str:
     """Its name, another after each write into it."""
-    return f"{value._origin.name}.{version_of(value._plain)}"
+    return f"{value.origin.name}.{version_of(value.part)}"

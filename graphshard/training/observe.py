@@ -22,6 +22,7 @@ from graphshard.api import DistributedModule
 from graphshard.check.compare import by_key
 from graphshard.check.probe import Value
 from graphshard.private.torch_backward import watched_backward
+from graphshard.shard.placed import plain
 from graphshard.training.record import INTERRUPTED, RETURNED, Event, Record, metrics_of
 
 NOISE = 1e-12
@@ -45,7 +46,7 @@ class Observer:
 
     def differentiated(self, tensor: Tensor) -> None:
         """A script called ``backward`` of a tensor."""
-        self._losses.append(tensor.detach().clone())
+        self._losses.append(plain(tensor).detach().clone())
 
     def stepped(self, optimizer: Optimizer) -> None:
         """An optimiser has made its step; gradients are as it found them."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphshard.check.compare import Key
 from graphshard.check.probe import Value
+from graphshard.shard.placed import PlacedTensor, plain
 
 KINDS = ("loss", "optimised", "gradient", "weight", "buffer", "metric", "printed")
 """Of values, in the order in which one leads to the next."""
@@ -90,6 +91,8 @@ def metrics_of(returned: Any, name: str = "") -> Iterator[Value]:
 
 
 def _as_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, PlacedTensor):  # what a step returns it returns on every rank: all gather
+        value = plain(value.shard.gather(value))
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, bool | int | float) or hasattr(value, "__array__"):

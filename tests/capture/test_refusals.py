@@ -288,7 +288,7 @@ def test_capture_leaves_nothing_behind_on_the_model() -> None:
     assert not hasattr(model, "last")
 
 
-def test_a_replicated_output_mixed_with_own_rows_is_refused_in_backward() -> None:
+def test_a_replicated_output_mixed_with_rows_of_this_rank_alone_is_refused_in_backward() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -302,7 +302,7 @@ def test_a_replicated_output_mixed_with_own_rows_is_refused_in_backward() -> Non
 
     def rank(number: int, _: str, group: Any) -> None:
         out, average = graphshard.distribute(models[number], group=group)(shards[number])
-        graphshard.mean((out - average) ** 2, group).backward()
+        graphshard.mean((out.local() - average.local()) ** 2, group).backward()
 
     with pytest.raises(graphshard.RuntimeMismatch, match="combined with this rank's own rows"):
         run_ranks(2, rank)

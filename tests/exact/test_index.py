@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.local import local
 from torch import Tensor, nn
 
 import graphshard
@@ -58,7 +59,7 @@ def test_a_split_in_forward_equals_one_machine(numbers: list[int], cut: list[int
     def on_rank(rank: int, _: object, group: Any) -> tuple[Tensor, ...]:
         found = graphshard.distribute(models[rank], group=group)(shards[rank])
         found[0].backward()
-        return tuple(t.detach() for t in found)
+        return tuple(local(t.detach()) for t in found)
 
     for shard, ours, (own_loss, own_rows, own_back) in zip(
         shards, models, run_ranks(3, on_rank), strict=True
@@ -100,7 +101,7 @@ def test_numbers_as_values_are_those_of_the_graph() -> None:
     expected = Numbers()(X, EDGES, idx)
 
     def on_rank(rank: int, _: object, group: Any) -> list[Tensor]:
-        return list(graphshard.distribute(Numbers(), group=group)(shards[rank]))
+        return list(local(graphshard.distribute(Numbers(), group=group)(shards[rank])))
 
     for shard, found in zip(shards, run_ranks(2, on_rank), strict=True):
         places = shard.edge_set("idx").edge_ids

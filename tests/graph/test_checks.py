@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.local import local
 from torch import Tensor
 
 pytest.importorskip("torch_geometric")
@@ -96,9 +97,9 @@ def test_an_index_is_cut_and_numbered_anew(numbers: list[int], parts: int, name:
     shards = graphshard.partition(data, parts, roles={name: "index", "x": "node"}, num_nodes=40)
     found = torch.full_like(whole, -1)
     for shard in shards:
-        local, places = shard.tensors[name], shard.edge_set(name).edge_ids
-        found[places] = shard.node_set().owned_ids[local]
-        assert torch.equal(shard.x[local], X[whole[places]])
+        own, places = local(shard.tensors[name]), shard.edge_set(name).edge_ids
+        found[places] = shard.node_set().owned_ids[own]
+        assert torch.equal(local(shard.x)[own], X[whole[places]])
         assert (shard.num_edges, shard.roles[name]) == (130, Role.INDEX)
     assert torch.equal(found, whole)
 
@@ -111,8 +112,8 @@ def test_an_index_of_a_type_and_what_stands_beside_it() -> None:
     roles = {name: "index:paper", "train_y_dict['paper']": f"edge:{name}"}
     for shard in graphshard.partition(data, 2, roles=roles):
         paper, places = shard["paper"], shard.edge_set(name).edge_ids
-        assert torch.equal(paper.nodes.owned_ids[paper.train_idx], data["paper"].train_idx[places])
-        assert torch.equal(paper.train_y, data["paper"].train_y[places])
+        assert torch.equal(paper.nodes.owned_ids[local(paper.train_idx)], data["paper"].train_idx[places])
+        assert torch.equal(local(paper.train_y), data["paper"].train_y[places])
         assert shard.edge_types == [("author", "writes", "paper")]
     with pytest.raises(
         PartitionError, match="is an index of 'venue', but the node types are 'paper', 'author'"
@@ -126,7 +127,7 @@ def test_an_index_is_saved_and_loaded(tmp_path: Any) -> None:
     shards.save(tmp_path / "parts")
     for rank, shard in enumerate(shards):
         loaded = graphshard.load_shard(tmp_path / "parts", rank, 2)
-        assert torch.equal(loaded.train_idx, shard.train_idx)
+        assert torch.equal(local(loaded.train_idx), local(shard.train_idx))
         assert torch.equal(loaded.edge_set("train_idx").edge_ids, shard.edge_set("train_idx").edge_ids)
         with pytest.raises(graphshard.ShardError, match="numbers of nodes, which partition"):
             loaded.train_idx = torch.zeros(2, dtype=torch.int64)

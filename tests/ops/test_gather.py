@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.local import local
 from torch import Tensor
 
 from graphshard.errors import RuntimeMismatch, ShardError
@@ -108,14 +109,16 @@ def test_a_shard_gathers_nodes_edges_and_pairs() -> None:
     def rank(number: int, _: str, group: Any) -> None:
         shard = shards[number]
         for name, role in roles.items():
-            rows = shard.tensors[name].clone().requires_grad_()
-            gathered = shard.gather(rows, group, role=role)
+            rows = local(shard.tensors[name]).clone().requires_grad_()
+            gathered = local(shard.gather(rows, group, role=role))
             torch.testing.assert_close(gathered.detach(), whole[name])
             (gathered.square().sum() / 2).backward()
             torch.testing.assert_close(rows.grad, rows.detach())
         with pytest.raises(ShardError, match="other rows on rank 1"):
-            shard.gather(shard.edge_attr if number else shard.x, group, role="edge" if number else "node")
+            shard.gather(
+                local(shard.edge_attr if number else shard.x), group, role="edge" if number else "node"
+            )
         with pytest.raises(ShardError, match="only node and edge rows can be gathered"):
-            shard.gather(shard.x, group, role="replicated")
+            shard.gather(local(shard.x), group, role="replicated")
 
     run_ranks(2, rank)

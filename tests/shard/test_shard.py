@@ -65,9 +65,7 @@ def test_copies_and_pickles_keep_the_marks_straight() -> None:
     for other in (copy.deepcopy(shard), pickle.loads(pickle.dumps(shard))):
         assert_same(shard, other)
         assert shard_tensor_of(other.x).shard is other  # type: ignore[union-attr]
-    with pytest.raises(
-        TypeError, match=r"rank 0's part .* shard.gather\(tensor\) is all of it"
-    ):
+    with pytest.raises(TypeError, match=r"rank 0's part .* shard.gather\(tensor\) is all of it"):
         pickle.dumps(shard.x)
     assert shard_tensor_of(pickle.loads(pickle.dumps(shard.x.local()))) is None
 

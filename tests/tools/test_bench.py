@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.local import local
 from support.repository import ROOT
 from typer.testing import CliRunner, Result
 
@@ -197,7 +198,7 @@ def test_a_cut_counts_what_a_partition_has() -> None:
     assert counted.halo == sum(halo)
     assert counted.busiest == max(*halo, *sent)
     assert counted.largest_nodes == max(shard.num_owned for shard in shards)
-    assert counted.largest_edges == max(shard.edge_index.size(1) for shard in shards)
+    assert counted.largest_edges == max(local(shard.edge_index).size(1) for shard in shards)
     assert counted.sent_bytes == 2 * counted.busiest * CLASSES * 4
     slow, fast = Speeds(1e-6, 0.0, 1.0), Speeds(1e-9, 0.0, 1.0)
     assert counted.predicted(slow, 1e9) > counted.predicted(fast, 1e9) > counted.predicted(fast, 1e12)

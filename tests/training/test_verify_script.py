@@ -76,7 +76,9 @@ def test_a_right_script_passes_with_its_arguments(tmp_path: Path) -> None:
 
 
 def test_a_local_loss_is_found_and_named(tmp_path: Path) -> None:
-    script = written(tmp_path, ("graphshard.mean(losses)", "losses.mean()"))
+    script = written(
+        tmp_path, ("graphshard.mean(losses)", "getattr(losses, 'local', lambda: losses)().mean()")
+    )
     done = command(script, "--ranks", 2, "--steps", 2, "--json", "--", "mine")
     assert done.exit_code == 1
     run = json.loads(done.stdout)["runs"][0]
@@ -90,7 +92,7 @@ def test_a_local_loss_is_found_and_named(tmp_path: Path) -> None:
 
 
 def test_a_metric_of_one_rank_is_found_by_what_is_printed(tmp_path: Path) -> None:
-    script = written(tmp_path, ("graphshard.mean(right)", "right.mean()"))
+    script = written(tmp_path, ("graphshard.mean(right)", "getattr(right, 'local', lambda: right)().mean()"))
     report = verify_script(script, ["mine"], 2, steps=3)
     assert not report.passed
     assert report.first is not None

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from support.equality import Compilations
+from support.local import local
 from support.programs import before_pass, check_faster, model_of
 from torch import Tensor, nn
 
@@ -136,7 +137,7 @@ def steps(
         parallel._compiled = programs
         results: list[Tensor] = []
         for _ in range(2):
-            out = parallel(shards[number])
+            out = local(parallel(shards[number]))
             parameters = list(mine.parameters())
             first = torch.autograd.grad(out.sin().sum(), parameters, create_graph=True)
             norm = torch.stack([g.square().sum() for g in first]).sum()
