@@ -38,6 +38,7 @@ from graphshard.execute.run import Compiled, State, compile_captured, graph_inpu
 from graphshard.graph.roles import GivenRole, Member, as_member
 from graphshard.ir.program import Pass, Stage
 from graphshard.options import Options
+from graphshard.private import pytree
 from graphshard.private.torch_modules import as_parameters, share_state
 from graphshard.ranks.equal_start import become_first
 from graphshard.ranks.groups import (
@@ -48,6 +49,7 @@ from graphshard.ranks.groups import (
     meet_threads,
 )
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
+from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
 from graphshard.wrapper.attributes import Transparent
 from graphshard.wrapper.entry import check_methods, entry_of
@@ -286,6 +288,7 @@ class DistributedModule(Transparent):
         cut = None
         if is_whole(args, kwargs) and self._node_parameters is None:
             counts = {of: len(self._model.get_parameter(key)) for key, of in self._whole_parameters.items()}
+            args, kwargs = pytree.tree_map(plain, (args, kwargs))
             cut = self._whole.cut(self._model, args, kwargs, self._roles, counts, self.group_name)
             args, kwargs = cut.args, cut.kwargs
         elif self._whole_parameters:

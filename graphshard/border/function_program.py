@@ -152,7 +152,8 @@ class Arguments:
             device=plain(placed[0]).device,
         )
         said = ", ".join(map(_word, kept))
-        words = f"{function_name(func)}({said}) {structure} {[str(spec) for spec in specs]} {torch.is_grad_enabled()}"
+        words = f"{function_name(func)}({said}) {structure} {[str(spec) for spec in specs]}"
+        words += f" {torch.is_grad_enabled()} {torch.get_default_dtype()}"
         return cls(Function(func, tuple(kept), structure), tensors, signature, words, given)
 
     @property
@@ -168,7 +169,8 @@ class Arguments:
     @property
     def shard(self) -> Shard:
         """Theirs."""
-        return self.first.shard
+        shard: Shard = self.first.shard
+        return shard
 
     @property
     def device(self) -> torch.device:
@@ -176,31 +178,9 @@ class Arguments:
         return self.signature.device
 
     @property
-    def replicated(self) -> bool:
-        """Whether every rank holds all tensors whole."""
-        return all(t.placement.replicated for t in self.placed)
-
-    @property
-    def all_named(self) -> bool:
-        """Whether the same call would give the same again: a name of the call is one of its result."""
-        return len(self.placed) == len(self.tensors)
-
-    @property
     def key(self) -> Hashable:
         """What the program depends on."""
         return self.words, self.signature.schema, self.signature.device
-
-    def flat(self) -> list[Tensor]:
-        """This rank's parts."""
-        return [plain(t) for t in self.tensors]
-
-    def given_names(self) -> dict[str, str]:
-        """Rows that other programs made: their name in the program -> outside."""
-        return {name: outside for name, (outside, _) in self.given.items()}
-
-    def given_ids(self) -> dict[str, Tensor]:
-        """Their places in the whole."""
-        return {name: t.origin.ids for name, (_, t) in self.given.items() if t.origin.ids is not None}
 
 
 def _check(tensor: Tensor) -> None:

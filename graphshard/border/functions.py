@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,18 +26,18 @@ from torch import Tensor
 from graphshard.border.counts import numel_of, rows_along, shape_of, size_of
 from graphshard.border.derivatives import DERIVATIVES
 from graphshard.border.function_program import Arguments, compiled_for
-from graphshard.border.values import Naming, digest, names_of, placed_outputs, restored, same_on_all
+from graphshard.border.known import Kind, Known, kind_of
+from graphshard.border.values import digest, same_on_all
 from graphshard.capture.calls import is_library
 from graphshard.capture.own_thread import is_capturing
 from graphshard.errors import CaptureError, GraphshardError, RuntimeMismatch, ShardError, UnsupportedOperation
 from graphshard.execute.agreement import agree_on_function
-from graphshard.execute.constants import Constants
-from graphshard.execute.run import State, graph_inputs, run
 from graphshard.ir.source import is_own
 from graphshard.private import pytree
 from graphshard.private.torch_functions import WithoutTorchFunction, function_name
-from graphshard.ranks.groups import default_group, drawn_number, group_size, meet_threads
+from graphshard.ranks.groups import default_group, group_size, meet_threads
 from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of, plain
+from graphshard.shard.shard import Shard
 
 __all__ = ["call"]
 
@@ -60,10 +60,10 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             "rows as a constant. Pass it to forward as an argument"
         )
     try:
-        arguments = Arguments.of(func, args, kwargs)
-        if arguments.replicated:
-            return _on_every_rank(func, args, kwargs, arguments.first)
-        return _over_ranks(arguments)
+        kind = kind_of(func, args, kwargs)
+        if all(value.placement.replicated for value in kind.placed):
+            return _on_every_rank(func, args, kwargs, kind.placed[0])
+        return _over_ranks(kind, args, kwargs)
     except GraphshardError as error:
         if isinstance(error, RuntimeMismatch):
             raise
@@ -86,42 +86,37 @@ def _on_every_rank(func: Callable[..., Any], args: Any, kwargs: Any, like: Place
     return pytree.tree_map(wrapped, found)
 
 
-def _over_ranks(arguments: Arguments) -> Any:
+def _over_ranks(kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of rows, over all ranks."""
-    shard, group = arguments.shard, _group_of(arguments)
-    alone = (
-        group_size(group) != shard.world_size
-    )  # a script that looks at shards, or changes them before a save
-    if arguments.key not in shard.functions:
-        if not alone:
-            agree_on_function(arguments.words, shard.rank, arguments.device, group)
-            meet_threads(group)  # see DistributedModule.forward
-        shard.functions[arguments.key] = compiled_for(arguments)
-        if not alone:
-            meet_threads(group)
-    function = shard.functions[arguments.key]
-    compiled = function.compiled
-    if function.communicates and alone:
-        raise ShardError(
-            f"the tensor is one of {shard.world_size} parts, and this job has {group_size(group)} rank(s): .local() is "
-            "the plain tensor of this part's rows"
-        )
-    if function.communicates:
-        agree_on_function(arguments.words, shard.rank, arguments.device, group)
-    key = (drawn_number(group) if compiled.has_dropout else 0), 0
-    graph = graph_inputs(shard, group, key)
-    ids = arguments.given_ids()
-    graph |= {("given_ids", (name,)): value for name, value in ids.items()}
-    outputs = run(compiled, State({}, {}), arguments.flat(), graph, Constants())
-    called = digest(f"{arguments.words}:{','.join(name or '-' for name in names_of(arguments.tensors))}")
-    call_name = called if arguments.all_named else digest(Origin(shard, arguments.first.placement).name)
-    naming = Naming(compiled.program, names_of(arguments.tensors), arguments.given_names(), call_name)
-    by_outside = {outside: ids[name] for name, outside in arguments.given_names().items() if name in ids}
-    values = placed_outputs(outputs, shard, group, naming, by_outside, call_name)
-    (result, written), _ = restored(outputs, values)
-    for number, value in zip(function.writes, written, strict=True):
-        _write(arguments.tensors[number], value)
-    return arguments.tensors[function.returns] if function.returns is not None else result
+    shard, group = kind.placed[0].shard, _group_of(kind.placed)
+    known = shard.functions.get(kind.key)
+    if known is None:
+        known = _learned(Arguments.of(kind.func, args, kwargs), shard, group)
+        shard.functions[kind.key] = known
+    values = known.run(kind.tensors)
+    if known.single:
+        return values[0]
+    (result, written), _ = known.function.compiled.captured.restore_outputs(values)
+    for number, value in zip(known.function.writes, written, strict=True):
+        _write(kind.tensors[number], value)
+    return kind.tensors[known.function.returns] if known.function.returns is not None else result
+
+
+def _learned(arguments: Arguments, shard: Shard, group: str) -> Known:
+    """A function that is called with arguments of this kind for the first time."""
+    if group_size(group) != shard.world_size:  # a script that looks at shards, or changes them before a save
+        function = compiled_for(arguments)
+        if function.communicates:
+            raise ShardError(
+                f"the tensor is one of {shard.world_size} parts, and this job has {group_size(group)} rank(s): "
+                ".local() is the plain tensor of this part's rows"
+            )
+        return Known(function, arguments, shard, group)
+    agree_on_function(arguments.words, shard.rank, arguments.device, group)
+    meet_threads(group)  # see DistributedModule.forward
+    function = compiled_for(arguments)
+    meet_threads(group)
+    return Known(function, arguments, shard, group)
 
 
 def _write(target: Tensor, value: Tensor) -> None:
@@ -137,12 +132,14 @@ def _write(target: Tensor, value: Tensor) -> None:
         target.copy_(plain(value))
 
 
-def _group_of(arguments: Arguments) -> str:
-    groups = {value.origin.group for value in arguments.placed} - {None}
-    if len(groups) > 1:
-        raise ShardError("the tensors belong to models of different process groups")
-    name = next(iter(groups), None)
-    return default_group() if name is None else name
+def _group_of(placed: Sequence[PlacedTensor]) -> str:
+    found = placed[0].origin.group
+    for value in placed:
+        if value.origin.group not in (None, found):
+            if found is not None:
+                raise ShardError("the tensors belong to models of different process groups")
+            found = value.origin.group
+    return default_group() if found is None else found
 
 
 def _line() -> str:

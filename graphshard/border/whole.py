@@ -40,7 +40,8 @@ from graphshard.ranks.groups import (
     group_size,
 )
 from graphshard.shard.gather import in_order
-from graphshard.shard.shard import Shard, ShardTensor, shard_of
+from graphshard.shard.placed import PlacedTensor
+from graphshard.shard.shard import Shard, ShardTensor, shard_of, shard_tensor_of
 
 PARTITION = "whole"
 """The ``partition_id`` of shards that are cut from whole arguments: these are compared by themselves."""
@@ -53,9 +54,15 @@ def is_whole(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call passes whole tensors: neither a shard nor a tensor of one is among the arguments."""
     leaves = pytree.tree_leaves((args, dict(kwargs)))
     return not any(
-        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and shard_of(leaf) is not None)
-        for leaf in leaves
+        isinstance(leaf, Shard) or (isinstance(leaf, Tensor) and _is_part(leaf)) for leaf in leaves
     )
+
+
+def _is_part(tensor: Tensor) -> bool:
+    """Whether it is a tensor of a shard, or rows computed from one; not what every rank holds whole."""
+    computed = shard_tensor_of(tensor) is None
+    whole = computed and isinstance(tensor, PlacedTensor) and tensor.placement.replicated
+    return shard_of(tensor) is not None and not whole
 
 
 @dataclass(frozen=True)

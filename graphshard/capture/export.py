@@ -65,6 +65,12 @@ class Captured:
         assert self.structure is not None
         return pytree.tree_unflatten(leaves, self.structure)
 
+    @property
+    def returns_one(self) -> bool:
+        """Whether forward returns a tensor and nothing else, or as the first of a pair with an empty list, and leaves
+        nothing."""
+        return len(self.outputs) == 1 and isinstance(self.outputs[0], OutputNumber)
+
     def left_numbers(self) -> list[list[int]]:
         """For each attribute in ``written`` the numbers of its tensors among the user outputs."""
         assert self.structure is not None

@@ -13,6 +13,7 @@ On one rank of one the part is the whole, and tensors are plain.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import uuid
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from graphshard.graph.roles import Member, Role
-from graphshard.ir.placement import Edges, Owned, Placed
+from graphshard.ir.placement import Edges, Given, Owned, Placed
 from graphshard.private.torch_functions import WithoutTorchFunction
 from graphshard.private.torch_tensors import version_of
 
@@ -31,6 +32,12 @@ _FUNCTIONS = "graphshard.border.functions"
 
 def _new_name() -> str:
     return uuid.uuid4().hex
+
+
+@functools.cache
+def _call() -> Callable[..., Any]:
+    call: Callable[..., Any] = importlib.import_module(_FUNCTIONS).call
+    return call
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,25 @@ class Origin:
     group: str | None = None
     ids: Tensor | None = None
     name: str = field(default_factory=_new_name)
+
+    @functools.cached_property
+    def dim(self) -> int | None:
+        """The dim along which a rank holds some rows; None where there is none, or several."""
+        return self.placed.sharded[0] if len(self.placed.sharded) == 1 else None
+
+    @functools.cached_property
+    def given(self) -> str | None:
+        """The name of rows that are not all of a set."""
+        rows = None if self.dim is None else self.placed.dims[self.dim]
+        return rows.name if isinstance(rows, Given) else None
+
+    @functools.cached_property
+    def kind(self) -> Placed:
+        """The placement but for that name."""
+        if self.given is None:
+            return self.placed
+        dims = tuple(None if rows is None else Given("") for rows in self.placed.dims)
+        return replace(self.placed, dims=dims)
 
 
 class PlacedTensor(Tensor):
@@ -72,8 +98,7 @@ class PlacedTensor(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Functions run programs, and programs run on shards, whose tensors are of this class: the circle is in the
         # matter, and is closed when a function is called.
-        call: Callable[..., Any] = importlib.import_module(_FUNCTIONS).call
-        return call(func, args, kwargs or {})
+        return _call()(func, args, kwargs or {})
 
     def local(self) -> Tensor:
         """The plain tensor of this rank's part: ``[n, C]`` of ``[N, C]``; the same memory, with its gradient.

@@ -357,3 +357,25 @@ def test_a_model_takes_what_another_gave() -> None:
         return F.cross_entropy(again, s.d.y)
 
     compared(script, 3)
+
+
+def test_rows_kept_by_draws_of_two_calls_are_not_taken_for_the_same() -> None:
+    """The same call twice; what it draws differs."""
+
+    def script(s: Script) -> None:
+        first, second = (F.dropout(s.out, 0.5)[:, 0] > 0 for _ in range(2))
+        s.out[first] - s.out[second]
+
+    with pytest.raises(graphshard.GraphshardError, match="different rows"):
+        compared_alone(script)
+
+
+def test_what_was_gathered_goes_into_a_model_of_whole_tensors() -> None:
+    data = graph()
+
+    def script(s: Script) -> Any:
+        rows = s.d.gather(s.d.x) if isinstance(s.d, graphshard.Shard) else s.d.x
+        out, _ = s.model(rows, data["edge_index"])
+        return out.sin().sum()
+
+    compared(script, 2)
