@@ -5,7 +5,16 @@ An error says one clear sentence: what is wrong, where, and what to do instead.
 
 
 class GraphshardError(Exception):
-    """Base of every error of the package: ``except graphshard.GraphshardError`` catches them all."""
+    """Base of every error of the package: ``except graphshard.GraphshardError`` catches them all.
+
+    A traceback ends with the entry of ``docs/refusals.md`` that says what it means and what to do.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        kind = next((c.__name__ for c in type(self).__mro__ if c.__module__ == __name__), "")
+        if kind != GraphshardError.__name__:
+            self.add_note(f"what it means, and the way out: docs/refusals.md, {kind}")
 
 
 class CaptureError(GraphshardError):
