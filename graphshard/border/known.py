@@ -94,7 +94,6 @@ class Known:
         self._words, self._short = arguments.words, digest(arguments.words)
         compiled = function.compiled
         self.single = not function.writes and compiled.captured.returns_one
-        self._is_random = compiled.has_dropout
         self._given = list(arguments.given)
         parts = graph_inputs(shard, group, (0, 0))
         self._inputs: list[Callable[[list[Tensor], dict[str, Tensor], Any], Any]] = []
@@ -121,19 +120,24 @@ class Known:
             else None
         )
 
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws random numbers: then it gives something else in every call."""
+        return self.function.compiled.has_dropout
+
     def run(self, tensors: Sequence[Tensor]) -> list[Any]:
         """What the program returns, placed. Collective where it communicates."""
         if self.function.communicates:
             agree_on_function(self._words, self._shard.rank, tensors[0].device, self._group)
         flat = [plain(t) for t in tensors]
         given, ids = self._rows_handed_in(tensors)
-        key = random_key(drawn_number(self._group), 0) if self._is_random else None
+        key = random_key(drawn_number(self._group), 0) if self.is_random else None
         compiled = self.function.compiled
         results = compiled.program.module(*[value(flat, ids, key) for value in self._inputs])
         outputs = finish(compiled, State({}, {}), flat, results)
         names = names_of(tensors)
         # The same function of the same values gives the same again, which masks are known by.
-        known = not self._is_random and None not in names
+        known = not self.is_random and None not in names
         call = digest(f"{self._short}:{names}") if known else digest(Origin(self._shard, Placed(())).name)
         if self._placements is not None:
             return [

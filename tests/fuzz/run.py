@@ -1,7 +1,8 @@
-"""Fuzz for a while: ``PYTHONPATH=tests python -m fuzz.run --minutes 60 [--jobs 2] [--seed 0]``.
+"""Fuzz for a while: ``PYTHONPATH=tests python -m fuzz.run --minutes 60 [--jobs 2] [--seed 0] [--outside]``.
 
-Prints how many programs were exact, refused (by reason) and failed; writes each kind of failure, with the
-simplest program that was found for it, to ``--out``. The exit code is 1 if any failed.
+With ``--outside`` what is drawn is a script around a model, else a model. Prints how many programs were exact, refused
+(by reason) and failed; writes each kind of failure, with the simplest program that was found for it, to ``--out``. The
+exit code is 1 if any failed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from support.strategies import Case, cases
 
 from fuzz.check import FAILED, Verdict, judge
+from fuzz.outside import FuzzedScript, data_of, fuzzed_scripts, judge_script
 from fuzz.program import FuzzedProgram, fuzzed_programs
 
 
@@ -31,7 +34,7 @@ class Tally:
     refusals: Counter[str] = field(default_factory=Counter)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def add(self, program: FuzzedProgram, verdict: Verdict) -> None:
+    def add(self, program: FuzzedProgram | FuzzedScript, verdict: Verdict) -> None:
         self.results[verdict.result] += 1
         if verdict.result == "refused":
             self.refusals[verdict.kind] += 1
@@ -72,6 +75,32 @@ def run_batch(number: int, count: int) -> Tally:
     return tally
 
 
+def run_outside(number: int, count: int) -> Tally:
+    """``count`` scripts of one seed, each on a graph and a cut of its own."""
+    tally = Tally()
+    warnings.simplefilter("ignore")
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        script=fuzzed_scripts(),
+        sizes=st.tuples(st.integers(6, 30), st.integers(6, 80), st.integers(5, 20), st.integers(0, 99)),
+        cut=st.lists(st.integers(0, 2), min_size=30, max_size=30),
+        parts=st.integers(2, 3),
+    )
+    def batch(script: FuzzedScript, sizes: tuple[int, int, int, int], cut: list[int], parts: int) -> None:
+        tally.add(script, judge_script(script, data_of(*sizes), cut[: sizes[0]], parts))
+
+    batch()
+    return tally
+
+
 def main() -> int:
     """Run batches on every job until the time is over; the exit code."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -79,6 +108,7 @@ def main() -> int:
     options.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--batch", type=int, default=25)
+    options.add_argument("--outside", action="store_true")
     options.add_argument("--out", type=Path, default=Path("fuzz.json"))
     chosen = options.parse_args()
     end, total, number = time.monotonic() + 60 * chosen.minutes, Tally(), chosen.seed
@@ -86,7 +116,8 @@ def main() -> int:
         waiting: list[Any] = []
         while waiting or time.monotonic() < end:
             while len(waiting) < chosen.jobs and time.monotonic() < end:
-                waiting.append(pool.apply_async(run_batch, (number, chosen.batch)))
+                batch = run_outside if chosen.outside else run_batch
+                waiting.append(pool.apply_async(batch, (number, chosen.batch)))
                 number += 1
             waiting[0].wait(1.0)
             for done in [w for w in waiting if w.ready()]:
