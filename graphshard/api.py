@@ -51,6 +51,7 @@ from graphshard.ranks.groups import (
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
 from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
+from graphshard.version import warn_of_newer
 from graphshard.wrapper.attributes import Transparent
 from graphshard.wrapper.entry import check_methods, entry_of
 from graphshard.wrapper.progress import Progress
@@ -486,6 +487,7 @@ def distribute(
         >>> torch.allclose(graphshard.distribute(model)(shard), model(graph["x"], edge_index))
         True
     """
+    warn_of_newer(torch.__version__)
     check_model(model)
     refuse_scripted(model)
     if isinstance(model, DistributedModule):
