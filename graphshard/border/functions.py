@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -38,6 +39,7 @@ from graphshard.private.torch_functions import WithoutTorchFunction, function_na
 from graphshard.ranks.groups import default_group, group_size, meet_threads
 from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of, plain
 from graphshard.shard.shard import Shard
+from graphshard.wrapper.refusals import check_surroundings
 
 __all__ = ["call"]
 
@@ -88,11 +90,12 @@ def _on_every_rank(func: Callable[..., Any], args: Any, kwargs: Any, like: Place
 
 def _over_ranks(kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of rows, over all ranks."""
+    check_surroundings()
     shard, group = kind.placed[0].shard, _group_of(kind.placed)
     known = shard.functions.get(kind.key)
     if known is None:
         known = _learned(Arguments.of(kind.func, args, kwargs), shard, group)
-        shard.functions[kind.key] = known
+        _keep(shard, kind, known)
     values = known.run(kind.tensors)
     if known.single:
         return values[0]
@@ -100,6 +103,25 @@ def _over_ranks(kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     for number, value in zip(known.function.writes, written, strict=True):
         _write(kind.tensors[number], value)
     return kind.tensors[known.function.returns] if known.function.returns is not None else result
+
+
+_MOST, _MANY = 1024, 32
+
+
+def _keep(shard: Shard, kind: Kind, known: Known) -> None:
+    """Remember a compiled function; the same on every rank, so that all know it or none does."""
+    if len(shard.functions) >= _MOST:
+        shard.functions.clear()
+    shard.functions[kind.key] = known
+    alike = sum(other.func is kind.func for other in shard.functions.values())
+    if alike == _MANY:
+        warnings.warn(
+            f"{function_name(kind.func)} of rows of the graph{_line()} was captured {_MANY} times, for arguments of as "
+            "many kinds: a number that changes in every step is one, and is captured once as a tensor "
+            "(torch.tensor(number))",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _learned(arguments: Arguments, shard: Shard, group: str) -> Known:

@@ -91,6 +91,7 @@ class Known:
 
     def __init__(self, function: FunctionProgram, arguments: Arguments, shard: Shard, group: str) -> None:
         self.function, self._shard, self._group = function, shard, group
+        self.func = arguments.function.func
         self._words, self._short = arguments.words, digest(arguments.words)
         compiled = function.compiled
         self.single = not function.writes and compiled.captured.returns_one

@@ -57,8 +57,8 @@ def check_surroundings() -> None:
         raise CaptureError("autocast is on, which is not supported yet: cast the model and the data instead")
     if in_transform():
         raise CaptureError(
-            "the distributed module is called inside of a transform of torch.func (grad, vmap, jvp, ...), which does "
-            "not reach the other ranks: use torch.autograd.grad, or the transform on the single-machine module"
+            "rows of the graph are computed with inside of a transform of torch.func (grad, vmap, jvp, ...), which "
+            "does not reach the other ranks: use torch.autograd.grad, or the transform on the single-machine module"
         )
 
 
