@@ -212,6 +212,36 @@ def small(
     _picture(out, "small", f"A training step on {ranks} ranks", wanted, bars, "ms (log scale)")
 
 
+def border(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="The graph, as for train.")] = "karate",
+    out: OutOption = Path("bench"),
+    models: ModelsOption = "gcn,sage,gat",
+    ranks: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    steps: Annotated[int, typer.Option(help="Counted steps of each way.", min=2)] = 100,
+    rows: Annotated[int, typer.Option(help="Of the gather that is timed alone.", min=1)] = 1_000_000,
+    columns: Annotated[int, typer.Option(help="Of the same.", min=1)] = 47,
+) -> None:
+    """Microseconds that it costs to compute a loss with rows of the whole graph, and seconds of a gather."""
+    from graphshard.tools.bench import border as bench
+
+    costs: dict[str, Any] = {}
+
+    def report(model: str, cost: Any) -> None:
+        costs[model] = cost
+        output.show(bench.row(model, cost))
+
+    output.show(bench.HEADER)
+    bench.measure(data, _models(models), ranks, steps, report)
+    gathered = bench.gather(rows, columns, ranks)
+    output.show(
+        f"gather of {rows:,} x {columns}: {gathered.forward:.3f} s forward, {gathered.backward:.3f} s backward, "
+        f"{gathered.peak:,.0f} MiB a rank"
+    )
+    _write(out, "border", {"machine": _machine()} | bench.document(costs, gathered, ranks, steps))
+    bars = {way: [getattr(cost, way) / 1e3 for cost in costs.values()] for way in bench.WAYS}
+    _picture(out, "border", f"A step of {data} on {ranks} ranks", list(costs), bars, "ms (log scale)")
+
+
 def compile(
     out: OutOption = Path("bench"),
     models: ModelsOption = "gcn,sage,gat",
