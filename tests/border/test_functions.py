@@ -246,7 +246,7 @@ def test_a_value_equals_one_machine(name: str) -> None:
     st.integers(0, 5),
     st.sampled_from([n for n in LOSSES if n not in ("an extreme", "a spread")]),
 )
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_any_cut_gives_the_same(cut: list[int], seed: int, name: str) -> None:
     """Parts without a node, a training node or a pair as well."""
     compared(LOSSES[name], 3, torch.tensor(cut), seed)

@@ -162,6 +162,19 @@ def test_a_script_for_an_older_checkout_runs(script: str, options: tuple[str, ..
     assert "sage" in done.stderr
 
 
+@pytest.mark.processes
+def test_border(tmp_path: Path) -> None:
+    options = ("--models", "gcn", "--steps", "2", "--rows", "100", "--columns", "3")
+    done = bench("border", "karate", *options, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "border.json").read_text())
+    cost = found["models"]["gcn"]
+    assert min(cost["local"], cost["shard"], cost["whole"], cost["peak"]) > 0
+    assert cost["losses"] == pytest.approx([cost["losses"][0]] * 3, rel=1e-5)
+    assert found["gather"]["rows"] == 100
+    assert found["gather"]["forward"] > 0 < found["gather"]["backward"]
+
+
 def test_compile(tmp_path: Path) -> None:
     done = bench("compile", "--models", "sage", "--layers", "2,3", "--repeats", "1", "--out", tmp_path)
     assert done.exit_code == 0, done.output
