@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.border.beside import beside_of
 from graphshard.border.counts import numel_of, rows_along, shape_of, size_of
 from graphshard.border.derivatives import DERIVATIVES
 from graphshard.border.function_program import Arguments, compiled_for
@@ -63,6 +64,10 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         )
     try:
         kind = kind_of(func, args, kwargs)
+        if len(kind.placed) < len(kind.tensors) and not _is_alone(kind):
+            beside_of(kind.placed[0].shard).note(
+                kind.tensors, lambda: f"{function_name(func)}{_line()}", kind.key
+            )
         if all(value.placement.replicated for value in kind.placed):
             return _on_every_rank(func, args, kwargs, kind.placed[0])
         return _over_ranks(kind, args, kwargs)
@@ -126,7 +131,7 @@ def _keep(shard: Shard, kind: Kind, known: Known) -> None:
 
 def _learned(arguments: Arguments, shard: Shard, group: str) -> Known:
     """A function that is called with arguments of this kind for the first time."""
-    if group_size(group) != shard.world_size:  # a script that looks at shards, or changes them before a save
+    if group_size(group) != shard.world_size:
         function = compiled_for(arguments)
         if function.communicates:
             raise ShardError(
@@ -152,6 +157,11 @@ def _write(target: Tensor, value: Tensor) -> None:
         )
     with WithoutTorchFunction():
         target.copy_(plain(value))
+
+
+def _is_alone(kind: Kind) -> bool:
+    """Whether the other ranks are not there: a script looks at shards, or changes them before it saves them."""
+    return group_size(_group_of(kind.placed)) != kind.placed[0].shard.world_size
 
 
 def _group_of(placed: Sequence[PlacedTensor]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphshard.border.beside import beside_of
 from graphshard.border.counts import RowCount
 from graphshard.border.function_program import Arguments, FunctionProgram
 from graphshard.border.values import Naming, digest, names_of, placed_outputs
@@ -129,7 +130,9 @@ class Known:
     def run(self, tensors: Sequence[Tensor]) -> list[Any]:
         """What the program returns, placed. Collective where it communicates."""
         if self.function.communicates:
-            agree_on_function(self._words, self._shard.rank, tensors[0].device, self._group)
+            agree_on_function(
+                self._words, self._shard.rank, tensors[0].device, self._group, beside_of(self._shard)
+            )
         flat = [plain(t) for t in tensors]
         given, ids = self._rows_handed_in(tensors)
         key = random_key(drawn_number(self._group), 0) if self.is_random else None

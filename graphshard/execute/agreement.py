@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -163,6 +164,8 @@ class Agreement:
                 "nothing" if call.equal else "parameters or buffers"
             ),
         }
+        if (beside := call.bound.shard.beside) is not None and beside.since:
+            now |= {f"{name}, outside of the model,": content for name, content in beside.since}
         for name, tensor in _held_alike(call.bound):
             now[f"the content of argument {name!r}"] = " ".join(self._contents.of(name, tensor))
         if values:
@@ -173,6 +176,8 @@ class Agreement:
         check_all(everyone, [], group)
         if any(other[:2] != everyone[0][:2] for other in everyone):
             raise RuntimeMismatch(_sentence(all_gather_object(facts_of(call) | now, group)))
+        if beside is not None:
+            beside.since.clear()
         for rank, (_, _, shard, _) in enumerate(everyone):
             if shard != rank:
                 raise RuntimeMismatch(
@@ -185,15 +190,49 @@ _FUNCTION = -2
 """Opens the numbers of ranks that call a function of placed tensors; see ``unmarked.py`` for the others."""
 
 
-def agree_on_function(words: str, rank: int, device: torch.device, group: str) -> None:
+def agree_on_function(
+    words: str, rank: int, device: torch.device, group: str, beside: Beside | None = None
+) -> None:
     """Meet all ranks and find out whether they call the same function of placed tensors. Collective.
 
+    Args:
+        words: what is called. rank: of the shard. device: of the tensors. group: the process group's name.
+        beside: the plain tensors that functions were given since the ranks agreed last.
+
     Raises:
-        RuntimeMismatch: on every rank: they do not.
+        RuntimeMismatch: on every rank: they do not, or they hold other tensors beside.
     """
-    everyone = all_gather_numbers([_FUNCTION, digest({"": words}), 0, rank], device, group)
+    mine = 0 if beside is None else beside.digest
+    everyone = all_gather_numbers([_FUNCTION, digest({"": words}), mine, rank], device, group)
     if any(other[:2] != everyone[0][:2] for other in everyone):
         check_functions(everyone, words, group)
+    if beside is None:
+        return
+    if any(other[2] != everyone[0][2] for other in everyone):
+        raise RuntimeMismatch(_other_beside(all_gather_object(beside.since, group)))
+    beside.since.clear()
+
+
+class Beside(Protocol):
+    """Plain tensors that functions were given beside rows; see ``graphshard.border.beside``."""
+
+    since: list[tuple[str, str]]
+
+    @property
+    def digest(self) -> int: ...
+
+
+def _other_beside(everyone: list[list[tuple[str, str]]]) -> str:
+    for rank, theirs in enumerate(everyone):
+        for (name, mine), (_, other) in zip(everyone[0], theirs, strict=False):
+            if mine != other:
+                return (
+                    f"{name} is {_short(mine)} on rank 0 but {_short(other)} on rank {rank}: a plain tensor beside "
+                    "rows of the graph is one that every rank holds alike. Let ranks make it alike (graphshard.init() "
+                    "seeds all as rank 0), give rows of this rank by shard.scatter(whole, 'node'), or keep the module "
+                    "inside of the distributed one"
+                )
+    return "some ranks give more plain tensors beside rows of the graph than others"
 
 
 def check_functions(everyone: list[list[int]], mine: str, group: str) -> None:

@@ -105,6 +105,7 @@ class Shard(AsData):
             data cut alike have the same.
         unsure: names that were assigned later and whose role only their shape says.
         functions: of PyTorch that were called with its tensors, compiled.
+        beside: what plain tensors they were given, which all ranks are to hold alike.
     """
 
     rank: int
@@ -118,6 +119,7 @@ class Shard(AsData):
     partition_id: str = ""
     unsure: frozenset[str] = frozenset()
     functions: dict[Any, Any] = field(default_factory=dict, init=False)
+    beside: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         # detach() gives an object of the shard's own, so that no mark or requires_grad reaches the caller's.
@@ -357,7 +359,7 @@ class Shard(AsData):
 
     def __getstate__(self) -> dict[str, Any]:
         parts = {n: plain(v).detach().requires_grad_(v.requires_grad) for n, v in self.tensors.items()}
-        return {**self.__dict__, "tensors": parts, "functions": {}}
+        return {**self.__dict__, "tensors": parts, "functions": {}, "beside": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

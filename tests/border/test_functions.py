@@ -379,3 +379,34 @@ def test_what_was_gathered_goes_into_a_model_of_whole_tensors() -> None:
         return out.sin().sum()
 
     compared(script, 2)
+
+
+@pytest.mark.parametrize("what", ["a head", "a draw", "a number"])
+def test_plain_tensors_that_differ_between_ranks_are_named(what: str) -> None:
+    """Each rank made them for itself, as without ``graphshard.init``."""
+
+    def script(s: Script) -> Any:
+        made = torch.full((CLASSES,), 1.0 + s.d.rank, dtype=F64)
+        if what == "a head":
+            head = nn.Linear(CLASSES, CLASSES, dtype=F64)
+            nn.init.constant_(head.weight, s.d.rank)
+            return F.cross_entropy(head(s.out), s.d.y)
+        return (
+            F.cross_entropy(s.out * made, s.d.y)
+            if what == "a draw"
+            else (s.pooled * made).sum() + s.out.sum()
+        )
+
+    with pytest.raises(
+        graphshard.RuntimeMismatch, match=r"argument 1 of .*test_functions.py.* on rank 0 but .* on rank 1"
+    ):
+        compared_alone(script)
+
+
+def test_a_plain_tensor_that_differs_is_named_by_the_next_call_of_the_model() -> None:
+    def script(s: Script) -> Any:
+        shifted = s.out + float(s.d.rank) * torch.ones((), dtype=F64)
+        return s.model(torch.cat([shifted, shifted[:, :1]], dim=1), s.d.edge_index)
+
+    with pytest.raises(graphshard.RuntimeMismatch, match=r"argument 1 of torch.Tensor.add"):
+        compared_alone(script)
