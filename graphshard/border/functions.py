@@ -161,7 +161,7 @@ def _write(target: Tensor, value: Tensor) -> None:
 
 def _is_alone(kind: Kind) -> bool:
     """Whether the other ranks are not there: a script looks at shards, or changes them before it saves them."""
-    return group_size(_group_of(kind.placed)) != kind.placed[0].shard.world_size
+    return bool(group_size(_group_of(kind.placed)) != kind.placed[0].shard.world_size)
 
 
 def _group_of(placed: Sequence[PlacedTensor]) -> str:
