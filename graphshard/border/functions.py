@@ -160,8 +160,12 @@ def _write(target: Tensor, value: Tensor) -> None:
 
 
 def _is_alone(kind: Kind) -> bool:
-    """Whether the other ranks are not there: a script looks at shards, or changes them before it saves them."""
-    return bool(group_size(_group_of(kind.placed)) != kind.placed[0].shard.world_size)
+    """Whether the other ranks are not there: a script looks at shards, or goes on when the process group is gone."""
+    try:
+        size = group_size(_group_of(kind.placed))
+    except RuntimeMismatch:
+        return True
+    return bool(size != kind.placed[0].shard.world_size)
 
 
 def _group_of(placed: Sequence[PlacedTensor]) -> str:

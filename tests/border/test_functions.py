@@ -410,3 +410,15 @@ def test_a_plain_tensor_that_differs_is_named_by_the_next_call_of_the_model() ->
 
     with pytest.raises(graphshard.RuntimeMismatch, match=r"argument 1 of torch.Tensor.add"):
         compared_alone(script)
+
+
+def test_a_value_is_computed_with_when_the_ranks_are_gone() -> None:
+    """As after ``destroy_process_group``: a loss that was kept, beside plain numbers."""
+    kept: list[Any] = []
+    compared_alone(lambda s: kept.append((s.pooled.detach(), s.out.detach())))
+    pooled, out = kept[0]
+    assert float((pooled + torch.ones(CLASSES, dtype=F64)).sum()) == pytest.approx(
+        float(pooled.sum()) + CLASSES
+    )
+    with pytest.raises(graphshard.GraphshardError):
+        out.mean()

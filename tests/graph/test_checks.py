@@ -38,7 +38,7 @@ def _with(node: int) -> Tensor:
 BAD: list[tuple[str, Any, str]] = [
     ("int32", Data(x=X, edge_index=EDGES.int()), r"must be int64 .*int32 \[2, 130\]: pass it as \.long\(\)"),
     ("float", {"x": X, "edge_index": EDGES.float()}, r"pass it as \.long\(\)"),
-    ("[E, 2]", Data(x=X, edge_index=EDGES.t()), r"pass it as \.t\(\)\.contiguous\(\)$"),
+    ("[E, 2]", Data(x=X, edge_index=EDGES.t()), r"pass it as \.t\(\)\.contiguous\(\)(\n|$)"),
     ("[E, 2] int32", {"x": X, "edge_index": EDGES.t().int()}, r"\.t\(\)\.contiguous\(\)\.long\(\)"),
     ("dense", {"x": X, "edge_index": torch.ones(40, 40).long()}, "row 0 has the source of each edge, row 1"),
     ("past the nodes", Data(x=X, edge_index=_with(40)), r"is 40, .*40 nodes.*take the"),

@@ -70,7 +70,7 @@ def test_options_reach_a_built_in_model():
         ("needs_arguments", r"needs arguments \(width\)"),
         ("number", "is a int: give an nn.Module"),
         ("missing", "has no 'missing'; it has .*Plain.*instance"),
-        ("raises", r"cli_models.py:\d+: `raise ValueError\(.*`: ValueError: planted$"),
+        ("raises", r"cli_models.py:\d+: `raise ValueError\(.*`: ValueError: planted(\n|$)"),
         ("gives_int", "returned a int, not an nn.Module"),
     ],
 )
