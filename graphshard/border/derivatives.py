@@ -55,9 +55,7 @@ def _check_seed(outputs: list[Any], seeds: Any) -> None:
         if not isinstance(output, PlacedTensor):
             continue
         if seed is None:
-            with WithoutTorchFunction():
-                whole = output.placement.replicated
-            if not whole:
+            if not output.placement.replicated:
                 raise UnsupportedOperation(
                     "backward of rows begins with one number: take their sum or mean first, or pass gradient="
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from graphshard.private import pytree
 from graphshard.private.torch_functions import function_name
 from graphshard.private.torch_tensors import version_of
 from graphshard.shard.placed import PlacedTensor, plain
-from graphshard.shard.shard import Shard, shard_tensor_of
+from graphshard.shard.shard import shard_tensor_of
 
 
 @dataclass(frozen=True)
@@ -103,21 +103,19 @@ class FunctionProgram:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of one call.
+    """The arguments of one call, but for the tensors themselves: they are kept with the program.
 
     Attributes:
         function: with everything that is no tensor.
-        tensors: the others, placed or plain, in order.
-        signature: of them.
+        signature: of the tensors, placed or plain.
         words: what is called with what, the same on every rank.
-        given: rows that other programs made: their name in the program -> outside, and the tensor that has them.
+        given: what the program calls rows that other programs made, in the order of the tensors.
     """
 
     function: Function
-    tensors: list[Tensor]
     signature: Signature
     words: str
-    given: Mapping[str, tuple[str, PlacedTensor]]
+    given: list[str]
 
     @classmethod
     def of(cls, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
@@ -142,7 +140,7 @@ class Arguments:
         shard = placed[0].shard
         if any(t.shard is not shard for t in placed):
             raise ShardError("the tensors are of different shards: use those of one")
-        given: dict[str, tuple[str, PlacedTensor]] = {}
+        given: dict[str, str] = {}
         specs = tuple(_spec(t, given) for t in tensors)
         signature = Signature(
             leaves=specs,
@@ -154,27 +152,11 @@ class Arguments:
         said = ", ".join(map(_word, kept))
         words = f"{function_name(func)}({said}) {structure} {[str(spec) for spec in specs]}"
         words += f" {torch.is_grad_enabled()} {torch.get_default_dtype()}"
-        return cls(Function(func, tuple(kept), structure), tensors, signature, words, given)
-
-    @property
-    def placed(self) -> list[PlacedTensor]:
-        """The tensors that are placed."""
-        return [t for t in self.tensors if isinstance(t, PlacedTensor)]
-
-    @property
-    def first(self) -> PlacedTensor:
-        """The first of these."""
-        return self.placed[0]
-
-    @property
-    def shard(self) -> Shard:
-        """Theirs."""
-        shard: Shard = self.first.shard
-        return shard
+        return cls(Function(func, tuple(kept), structure), signature, words, list(given.values()))
 
     @property
     def device(self) -> torch.device:
-        """Theirs."""
+        """Of the tensors."""
         return self.signature.device
 
     @property
@@ -230,7 +212,7 @@ def _word(leaf: Any) -> str:
     )
 
 
-def _spec(tensor: Tensor, given: dict[str, tuple[str, PlacedTensor]]) -> TensorSpec:
+def _spec(tensor: Tensor, given: dict[str, str]) -> TensorSpec:
     part = plain(tensor)
     needs_grad = part.requires_grad and torch.is_grad_enabled()
     if not isinstance(tensor, PlacedTensor) or tensor.placement.replicated:
@@ -242,22 +224,16 @@ def _spec(tensor: Tensor, given: dict[str, tuple[str, PlacedTensor]]) -> TensorS
     rows = placed.dims[dim]
     assert rows is not None
     dims = list(placed.dims)
-    dims[dim] = _inside(rows, tensor, given)
+    dims[dim] = _inside(rows, given)
     others = tuple(n for i, n in enumerate(part.shape) if i != dim)
     return TensorSpec(
         Role.REPLICATED, part.dtype, others, needs_grad=needs_grad, placed=replace(placed, dims=tuple(dims))
     )
 
 
-def _inside(rows: Rows, tensor: PlacedTensor, given: dict[str, tuple[str, PlacedTensor]]) -> Rows:
+def _inside(rows: Rows, given: dict[str, str]) -> Rows:
     """Rows as the program calls them: by their order among the arguments, the same on every rank."""
-    if not isinstance(rows, Given):
-        return rows
-    known = next((name for name, (outside, _) in given.items() if outside == rows.name), None)
-    if known is None:
-        known = f"rows_{len(given)}"
-        given[known] = rows.name, tensor
-    return Given(known)
+    return Given(given.setdefault(rows.name, f"rows_{len(given)}")) if isinstance(rows, Given) else rows
 
 
 def compiled_for(arguments: Arguments) -> FunctionProgram:

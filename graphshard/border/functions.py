@@ -15,10 +15,8 @@ whole, runs as it is.
 from __future__ import annotations
 
 import inspect
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
@@ -30,11 +28,10 @@ from graphshard.border.derivatives import DERIVATIVES
 from graphshard.border.function_program import Arguments, compiled_for
 from graphshard.border.known import Kind, Known, kind_of
 from graphshard.border.values import digest, same_on_all
-from graphshard.capture.calls import is_library
+from graphshard.capture.calls import line_of
 from graphshard.capture.own_thread import is_capturing
 from graphshard.errors import CaptureError, GraphshardError, RuntimeMismatch, ShardError, UnsupportedOperation
 from graphshard.execute.agreement import agree_on_function
-from graphshard.ir.source import is_own
 from graphshard.private import pytree
 from graphshard.private.torch_functions import WithoutTorchFunction, function_name
 from graphshard.ranks.groups import default_group, group_size, meet_threads
@@ -69,7 +66,7 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
                 kind.tensors, lambda: f"{function_name(func)}{_line()}", kind.key
             )
         if all(value.placement.replicated for value in kind.placed):
-            return _on_every_rank(func, args, kwargs, kind.placed[0])
+            return _on_every_rank(kind, args, kwargs)
         return _over_ranks(kind, args, kwargs)
     except GraphshardError as error:
         if isinstance(error, RuntimeMismatch):
@@ -77,18 +74,17 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         raise type(error)(f"{function_name(func)} of rows of the graph{_line()}: {error}") from None
 
 
-def _on_every_rank(func: Callable[..., Any], args: Any, kwargs: Any, like: PlacedTensor) -> Any:
+def _on_every_rank(kind: Kind, args: Any, kwargs: Any) -> Any:
     """A function of values that every rank holds whole: each computes it for itself."""
-    placed = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, PlacedTensor)]
-    parts = {id(value): value.local() for value in placed}
-    originals = {id(parts[id(value)]): value for value in placed}
+    parts = {id(value): value.local() for value in kind.placed}
+    originals = {id(parts[id(value)]): value for value in kind.placed}
     given = pytree.tree_map(lambda v: parts[id(v)] if isinstance(v, PlacedTensor) else v, (args, kwargs))
-    found = func(*given[0], **given[1])
+    found = kind.func(*given[0], **given[1])
 
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        return originals[id(value)] if id(value) in originals else same_on_all(value, like)
+        return originals[id(value)] if id(value) in originals else same_on_all(value, kind.placed[0])
 
     return pytree.tree_map(wrapped, found)
 
@@ -180,23 +176,14 @@ def _group_of(placed: Sequence[PlacedTensor]) -> str:
 
 def _line() -> str:
     """`` (file:line: `code`)`` of the user's line that called."""
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not is_own(file) and not is_library(file):
-            text = traceback.FrameSummary(file, frame.f_lineno, frame.f_code.co_name).line
-            return f" ({file}:{frame.f_lineno}: `{text}`)"
-        frame = frame.f_back
-    return ""
+    return line_of(inspect.currentframe(), passing_own=True)
 
 
 def _alike(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """A function that gives every row as it is: on another device, as another dtype, as a copy."""
     self = args[0]
-    if not isinstance(self, PlacedTensor):
-        return func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
     found = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
-    if not isinstance(found, Tensor):
+    if not isinstance(self, PlacedTensor) or not isinstance(found, Tensor):
         return found
     origin = self.origin
     if origin.placed.points is not None and found.dtype != self.dtype:

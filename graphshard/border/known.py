@@ -14,11 +14,12 @@ from graphshard.border.counts import RowCount
 from graphshard.border.function_program import Arguments, FunctionProgram
 from graphshard.border.values import Naming, digest, names_of, placed_outputs
 from graphshard.execute.agreement import agree_on_function
-from graphshard.execute.run import State, finish, graph_inputs
-from graphshard.ir.placement import Edges, Given, Owned, Placed
+from graphshard.execute.constants import Constants
+from graphshard.execute.run import State, graph_inputs, run
+from graphshard.ir.placement import Given
 from graphshard.kernels.random_bits import random_key
 from graphshard.ranks.groups import drawn_number
-from graphshard.shard.placed import Origin, PlacedTensor, as_placed, plain
+from graphshard.shard.placed import PlacedTensor, new_name, plain
 from graphshard.shard.shard import Shard
 
 
@@ -96,31 +97,8 @@ class Known:
         self._words, self._short = arguments.words, digest(arguments.words)
         compiled = function.compiled
         self.single = not function.writes and compiled.captured.returns_one
-        self._given = list(arguments.given)
-        parts = graph_inputs(shard, group, (0, 0))
-        self._inputs: list[Callable[[list[Tensor], dict[str, Tensor], Any], Any]] = []
-        program = compiled.program
-        for spec in program.inputs:
-            if spec.kind == "user":
-                self._inputs.append(_user(int(spec.target)))
-            elif spec.target == "given_ids":
-                self._inputs.append(_ids(spec.of[0]))
-            elif spec.target == "dropout_key":
-                self._inputs.append(lambda _flat, _ids, key: key)
-            elif spec.kind == "constant":
-                self._inputs.append(_fixed(program.constants[spec.target].to(arguments.device)))
-            else:
-                self._inputs.append(_fixed(parts[spec.target, spec.of]))
-        placements = compiled.output_placements
-        plain_rows = all(
-            isinstance(p, Placed) and all(r is None or isinstance(r, (Owned, Edges)) for r in p.dims)
-            for p in placements
-        )
-        self._placements = (
-            [Placed(p.dims, points=p.points, uniform=p.uniform) for p in placements if isinstance(p, Placed)]
-            if plain_rows
-            else None
-        )
+        self._given = arguments.given
+        self._parts = graph_inputs(shard, group, (0, 0))
 
     @property
     def is_random(self) -> bool:
@@ -133,21 +111,16 @@ class Known:
             agree_on_function(
                 self._words, self._shard.rank, tensors[0].device, self._group, beside_of(self._shard)
             )
-        flat = [plain(t) for t in tensors]
         given, ids = self._rows_handed_in(tensors)
-        key = random_key(drawn_number(self._group), 0) if self.is_random else None
+        graph = self._parts | {("given_ids", (name,)): places for name, places in ids.items()}
+        if self.is_random:
+            graph["dropout_key", ()] = random_key(drawn_number(self._group), 0)
         compiled = self.function.compiled
-        results = compiled.program.module(*[value(flat, ids, key) for value in self._inputs])
-        outputs = finish(compiled, State({}, {}), flat, results)
+        outputs = run(compiled, State({}, {}), [plain(t) for t in tensors], graph, Constants())
         names = names_of(tensors)
         # The same function of the same values gives the same again, which masks are known by.
         known = not self.is_random and None not in names
-        call = digest(f"{self._short}:{names}") if known else digest(Origin(self._shard, Placed(())).name)
-        if self._placements is not None:
-            return [
-                as_placed(value, Origin(self._shard, placed, self._group, None, f"{call}:{number}"))
-                for number, (value, placed) in enumerate(zip(outputs.values, self._placements, strict=True))
-            ]
+        call = digest(f"{self._short}:{names}") if known else new_name()
         naming = Naming(compiled.program, names, given, call)
         outside = {given[name]: places for name, places in ids.items()}
         return placed_outputs(outputs, self._shard, self._group, naming, outside, call)
@@ -167,15 +140,3 @@ class Known:
             if tensor.ids is not None:  # type: ignore[attr-defined]
                 ids[name] = tensor.ids  # type: ignore[attr-defined]
         return given, ids
-
-
-def _user(number: int) -> Callable[..., Any]:
-    return lambda flat, _ids, _key: flat[number]
-
-
-def _ids(name: str) -> Callable[..., Any]:
-    return lambda _flat, ids, _key: ids[name]
-
-
-def _fixed(value: Any) -> Callable[..., Any]:
-    return lambda _flat, _ids, _key: value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from graphshard.execute.run import Outputs
-from graphshard.ir.placement import Edges, Given, Joined, Kept, Owned, Placed, Rows
+from graphshard.ir.placement import Edges, Given, Joined, Kept, Owned, Placed, Rows, replicated
 from graphshard.ir.program import Program
-from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of
+from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of, new_name
 from graphshard.shard.shard import Shard
 
 
@@ -109,7 +108,7 @@ def as_placed_outputs(
     """
     if shard.world_size == 1:
         return outputs.restore()  # type: ignore[no-any-return]
-    call = digest(uuid.uuid4().hex)
+    call = new_name()
     naming = Naming(outputs.compiled.program, names, {}, call)
     return restored(outputs, placed_outputs(outputs, shard, group, naming, {}, call))
 
@@ -124,7 +123,7 @@ def restored(outputs: Outputs, values: list[Any]) -> tuple[Any, Any]:
 def same_on_all(value: Tensor, like: PlacedTensor) -> Tensor:
     """A value that every rank holds whole, of the graph of another."""
     origin = like.origin
-    return as_placed(value, Origin(origin.shard, Placed((None,) * value.dim()), origin.group))
+    return as_placed(value, Origin(origin.shard, replicated(value.dim()), origin.group))
 
 
 __all__ = ["Naming", "as_placed_outputs", "digest", "names_of", "placed_outputs", "restored", "same_on_all"]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from graphshard.errors import CaptureError
+from graphshard.ir.source import is_own
 
 
 @contextmanager
@@ -90,22 +91,27 @@ _WITHOUT_DRAW = frozenset({"getstate", "get_state", "__getstate__", "__reduce__"
 
 
 def _random(frame: FrameType, what: Any) -> CaptureError:
-    return CaptureError(f"forward draws from Python's random ({what.__name__}){_line(frame)}: {_DRAW}")
+    return CaptureError(f"forward draws from Python's random ({what.__name__}){line_of(frame)}: {_DRAW}")
 
 
 def _derivative(frame: FrameType, name: str) -> CaptureError:
     return CaptureError(
-        f"forward takes a derivative by itself with {name} of autograd{_line(frame)}, which "
+        f"forward takes a derivative by itself with {name} of autograd{line_of(frame)}, which "
         "cannot be captured: return the differentiated value from forward and call torch.autograd.grad on it outside, "
         "with the shard's tensors as inputs"
     )
 
 
-def _line(frame: FrameType | None) -> str:
-    """`` (file:line: `code`)`` of the innermost frame that is the user's."""
+def line_of(frame: FrameType | None, *, passing_own: bool = False) -> str:
+    """`` (file:line: `code`)`` of the innermost frame that is the user's.
+
+    Args:
+        frame: where to begin.
+        passing_own: whether graphshard's own files are passed over; they hold models of the command line too.
+    """
     while frame is not None:
         file = frame.f_code.co_filename
-        if not is_library(file):
+        if not is_library(file) and not (passing_own and is_own(file)):
             text = traceback.FrameSummary(file, frame.f_lineno, frame.f_code.co_name).line
             return f" ({file}:{frame.f_lineno}: `{text}`)"
         frame = frame.f_back

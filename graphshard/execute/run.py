@@ -164,10 +164,10 @@ def run(
     else:
         kept = constants.of(part, inputs, graph["group", ()])
         results = apart(part.step(*inputs, *kept), kept)
-    return finish(compiled, state, flat, results)
+    return _finish(compiled, state, flat, results)
 
 
-def finish(compiled: Compiled, state: State, flat: Sequence[Tensor], results: Sequence[Any]) -> Outputs:
+def _finish(compiled: Compiled, state: State, flat: Sequence[Tensor], results: Sequence[Any]) -> Outputs:
     """Write the buffers that the program replaced, and sort out the rest."""
     users, ids = [], {}
     with torch.no_grad():

@@ -30,7 +30,8 @@ from graphshard.private.torch_tensors import version_of
 _FUNCTIONS = "graphshard.border.functions"
 
 
-def _new_name() -> str:
+def new_name() -> str:
+    """A name that nothing else has."""
     return uuid.uuid4().hex
 
 
@@ -56,7 +57,7 @@ class Origin:
     placed: Placed
     group: str | None = None
     ids: Tensor | None = None
-    name: str = field(default_factory=_new_name)
+    name: str = field(default_factory=new_name)
 
     @functools.cached_property
     def dim(self) -> int | None:
@@ -136,7 +137,7 @@ class PlacedTensor(Tensor):
         return f"PlacedTensor({held}: {self.local()!r}; shard.gather(...) brings all ranks' together)"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return as_placed(copy.deepcopy(self.local(), memo), replace(self.origin, name=_new_name()))
+        return as_placed(copy.deepcopy(self.local(), memo), replace(self.origin, name=new_name()))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A file with one rank's rows would be taken for all of them.

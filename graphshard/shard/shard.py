@@ -20,7 +20,7 @@ from graphshard.errors import ShardError
 from graphshard.graph.paths import EdgeType, Path, PathKey, nested, path_name
 from graphshard.graph.roles import GivenRole, Member, Role, as_member
 from graphshard.graph.schema import MESSAGES, Schema, Sizes
-from graphshard.ir.placement import Edges, Owned, Placed, Pointing
+from graphshard.ir.placement import Edges, Owned, Placed, Pointing, replicated
 from graphshard.ir.roles import by_role
 from graphshard.shard.as_data import NONE_UNLESS_GIVEN, AsData, missing, width_of
 from graphshard.shard.assigned import member_for
@@ -524,7 +524,7 @@ class Shard(AsData):
 
     def _whole(self, value: Tensor, name: str) -> Tensor:
         """A value that every rank holds whole now."""
-        return as_placed(value, Origin(self, Placed((None,) * value.dim()), name))
+        return as_placed(value, Origin(self, replicated(value.dim()), name))
 
     def global_numbers(self, value: Tensor, points: Pointing) -> Tensor:
         """Numbers of nodes as the whole graph has them: of an ``edge_index``, of what was made of one.

@@ -52,19 +52,24 @@ class Tally:
                 self.failures[kind] = found
 
 
-def run_batch(number: int, count: int) -> Tally:
-    """``count`` programs of one seed, each on two graphs. Failures do not stop it."""
-    tally = Tally()
-    warnings.simplefilter("ignore")  # of ops in beta, and of variances of one row
-
-    @seed(number)
-    @settings(
+def _of_one_seed(count: int) -> settings:
+    """That many examples, not shrunk: a failure does not stop a batch."""
+    return settings(
         max_examples=count,
         deadline=None,
         database=None,
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
+
+
+def run_batch(number: int, count: int) -> Tally:
+    """``count`` programs of one seed, each on two graphs. Failures do not stop it."""
+    tally = Tally()
+    warnings.simplefilter("ignore")  # of ops in beta, and of variances of one row
+
+    @seed(number)
+    @_of_one_seed(count)
     @given(
         program=fuzzed_programs(), first=cases(30, min_edges=1), second=cases(30, min_nodes=2, min_edges=1)
     )
@@ -81,13 +86,7 @@ def run_outside(number: int, count: int) -> Tally:
     warnings.simplefilter("ignore")
 
     @seed(number)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
-    )
+    @_of_one_seed(count)
     @given(
         script=fuzzed_scripts(),
         sizes=st.tuples(st.integers(6, 30), st.integers(6, 80), st.integers(5, 20), st.integers(0, 99)),
