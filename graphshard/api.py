@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ from graphshard.ranks.groups import (
     meet_threads,
 )
 from graphshard.shard.node_parameters import GivenParameters, NodeParameters, sets_of, with_owned_rows
+from graphshard.shard.own_rows import OwnRows, with_plain_rows
 from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
 from graphshard.version import warn_of_newer
@@ -56,12 +57,23 @@ from graphshard.wrapper.attributes import Transparent
 from graphshard.wrapper.entry import check_methods, entry_of
 from graphshard.wrapper.progress import Progress
 from graphshard.wrapper.refusals import check_model, check_own_state, check_surroundings
+from graphshard.wrapper.written import Written
 
 __all__ = ["DistributedModule", "distribute"]
 
 
 _OF_ONE_PROCESS = (
-    *("_whole", "_compiled", "_constants", "_agreed", "_agreement", "_small", "_observed", "_entries"),
+    *(
+        "_whole",
+        "_compiled",
+        "_constants",
+        "_agreed",
+        "_agreement",
+        "_small",
+        "_observed",
+        "_written",
+        "_entries",
+    ),
 )
 """What a copy of a distributed module, or one from a file, makes anew."""
 
@@ -120,6 +132,7 @@ class DistributedModule(Transparent):
         self._agreement = Agreement()
         self._small: set[Any] = set()
         self._observed = Observed()
+        self._written = Written()
         self._entries: dict[str, DistributedModule] = {}
 
     @property
@@ -299,7 +312,7 @@ class DistributedModule(Transparent):
             )
         bound = bind(self._model, args, kwargs, self._roles, self.group_name, self._agreed)
         if self._node_parameters is not None:
-            self._node_parameters.check(bound.shard, self._model)
+            self._node_parameters.check(bound.shard)
         sets = self._whole_parameters if self._node_parameters is None else self._node_parameters.sets
         if sets:
             bound = replace(bound, signature=with_node_parameters(bound.signature, self._model, sets))
@@ -338,7 +351,8 @@ class DistributedModule(Transparent):
         return compiled
 
     def _captured(self, signature: Signature) -> Compiled:
-        with as_parameters(self._model):  # torch.func.functional_call puts tensors in their places
+        # torch.func.functional_call puts tensors in their places.
+        with with_plain_rows(self._model), as_parameters(self._model):
             compiled = compile_captured(
                 capture(self._model, signature, self._observed.written), self._options
             )
@@ -349,7 +363,7 @@ class DistributedModule(Transparent):
         """A model may treat a graph of a few nodes or edges in a special way: then it is refused."""
         sizes = small_sizes(shard.sizes)
         if sizes is not None and (id(compiled), sizes.key) not in self._small:
-            with ONE_CAPTURE, kept_apart(self._model):
+            with ONE_CAPTURE, kept_apart(self._model), with_plain_rows(self._model):
                 in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 
@@ -358,6 +372,7 @@ class DistributedModule(Transparent):
         if group_size(group) == 1:
             return False
         trained = self._progress.trained
+        written = self._written.since_last(self._held_alike())
         call = Call(
             self._model,
             self._own_rows,
@@ -367,11 +382,15 @@ class DistributedModule(Transparent):
             trained,
             self._observed,
             self._progress.equal,
+            written,
         )
-        due = (
-            self._check_every and self._progress.equal and self.training and trained % self._check_every == 0
-        )
-        return self._agreement.reach(call, key, key not in self._compiled, bool(due), group)
+        due = self._check_every and self.training and trained % self._check_every == 0
+        values = self._progress.equal and bool(written or due)
+        return self._agreement.reach(call, key, key not in self._compiled, values, group)
+
+    def _held_alike(self) -> Iterator[torch.Tensor]:
+        """The parameters that every rank holds alike, and that have a shape."""
+        return (p for p in self._model.parameters() if not isinstance(p, OwnRows) and not is_lazy(p))
 
     def _start_equal(self, group: str) -> None:
         """What ranks begin with is rank 0's: once, before the first call."""
@@ -384,6 +403,7 @@ class DistributedModule(Transparent):
         if self._node_parameters is not None:
             self._node_parameters.start_equal(self._model)
         self._progress.equal = True
+        self._written.since_last(self._held_alike())
 
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:
@@ -520,7 +540,7 @@ def distribute(
         )
     if shard.world_size > 1:
         check_own_state(model)
-    twin = with_owned_rows(model, sets, shard)
     name = default_group() if group is None else str(group.group_name)
+    twin = with_owned_rows(model, sets, shard, name)
     cut = NodeParameters(twin, sets, shard, name, model)
     return DistributedModule(twin, roles, seed, group, cut, options, check_every, methods=methods)

@@ -19,6 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
+from graphshard.private import pytree
+from graphshard.private.torch_functions import Draws
 from graphshard.private.torch_tensors import Seen
 from graphshard.ranks.checksums import quick_checksum
 from graphshard.shard.placed import PlacedTensor
@@ -37,6 +39,7 @@ class Beside:
 
     since: list[tuple[str, str]] = field(default_factory=list)
     _known: dict[Hashable, Seen] = field(default_factory=dict)
+    _draws: dict[Hashable, bool] = field(default_factory=dict)
 
     def note(self, tensors: Sequence[Tensor], called: Callable[[], str], key: Hashable) -> None:
         """Take down the plain tensors of one call that were not given to it before."""
@@ -47,6 +50,24 @@ class Beside:
             if known is None or not known.is_still(tensor):
                 self._known[key, number] = Seen.now(tensor.detach())
                 self.since.append((f"argument {number} of {called()}", _content(tensor)))
+
+    def watched(self, run: Callable[[], Any], called: Callable[[], str], key: Hashable) -> Any:
+        """Run a function of values that every rank holds whole; take down what it gives if it draws random numbers.
+
+        Args:
+            run: the function. called: what it is called.
+            key: of calls of one kind: whether they draw is found out once.
+        """
+        if key not in self._draws:
+            with Draws() as draws:  # type: ignore[no-untyped-call]
+                found = run()
+            self._draws[key] = draws.seen
+        else:
+            found = run()
+        if self._draws[key]:
+            drawn = [v for v in pytree.tree_leaves(found) if isinstance(v, Tensor) and not _may_differ(v)]
+            self.since += [(f"the result of {called()}", _content(v)) for v in drawn]
+        return found
 
     @property
     def digest(self) -> int:

@@ -14,13 +14,16 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from graphshard.errors import UnsupportedOperation
 from graphshard.private import pytree
-from graphshard.private.torch_functions import WithoutTorchFunction
+from graphshard.private.torch_functions import WithoutTorchFunction, has_backward_of_its_own
+from graphshard.shard.own_rows import OwnRows
 from graphshard.shard.placed import Origin, PlacedTensor, as_placed, plain
 
+_PLACED = (PlacedTensor, OwnRows)
 
-def _like(part: Any, value: PlacedTensor) -> Any:
-    """A gradient, placed as what it is the gradient of."""
-    if not isinstance(part, Tensor) or isinstance(part, PlacedTensor):
+
+def _like(part: Any, value: Any) -> Any:
+    """A gradient, placed as what it is the gradient of: a placed tensor or a node parameter."""
+    if not isinstance(part, Tensor) or isinstance(part, PlacedTensor) or not isinstance(value, _PLACED):
         return part
     origin = value.origin
     return as_placed(part, Origin(origin.shard, origin.placed, origin.group, origin.ids))
@@ -38,10 +41,25 @@ def _set_grad(func: Callable[..., Any], args: Any, _kwargs: Any) -> None:
 
 def _edge(value: Any) -> Any:
     """What stands for a tensor in the graph of derivatives: a placed one is asked for as itself, not as its part."""
-    if not isinstance(value, PlacedTensor):
+    if not isinstance(value, _PLACED):
         return value
     with WithoutTorchFunction():
         return get_gradient_edge(value)
+
+
+def check_backward(value: PlacedTensor) -> None:
+    """Refuse rows that a user's own ``autograd.Function`` gave: its backward would be given this rank's rows alone.
+
+    Raises:
+        UnsupportedOperation: it came out of one.
+    """
+    with WithoutTorchFunction():
+        if value.requires_grad and has_backward_of_its_own(value):
+            name = type(value.grad_fn).__name__.removesuffix("Backward")
+            raise UnsupportedOperation(
+                f"a tensor of the graph came out of {name}, an autograd.Function whose backward would be given this "
+                "rank's rows alone: call it in forward of a model, where its backward is captured too"
+            )
 
 
 def _sequence(values: Any) -> list[Any]:
@@ -54,6 +72,7 @@ def _check_seed(outputs: list[Any], seeds: Any) -> None:
     for output, seed in zip(outputs, given, strict=True):
         if not isinstance(output, PlacedTensor):
             continue
+        check_backward(output)
         if seed is None:
             if not output.placement.replicated:
                 raise UnsupportedOperation(
@@ -141,10 +160,7 @@ def _grad_of(_func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ..
     grads = [
         torch.zeros_like(plain(x)) if g is None and zeros else g for g, x in zip(found, inputs, strict=True)
     ]
-    return tuple(
-        _like(grad, value) if isinstance(value, PlacedTensor) else grad
-        for grad, value in zip(grads, inputs, strict=True)
-    )
+    return tuple(_like(grad, value) for grad, value in zip(grads, inputs, strict=True))
 
 
 def _hook(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -16,34 +16,42 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphshard.border.beside import beside_of
 from graphshard.border.counts import numel_of, rows_along, shape_of, size_of
-from graphshard.border.derivatives import DERIVATIVES
+from graphshard.border.derivatives import DERIVATIVES, check_backward
 from graphshard.border.function_program import Arguments, compiled_for
 from graphshard.border.known import Kind, Known, kind_of
+from graphshard.border.lists import LISTS
 from graphshard.border.values import digest, same_on_all
 from graphshard.capture.calls import line_of
 from graphshard.capture.own_thread import is_capturing
 from graphshard.errors import CaptureError, GraphshardError, RuntimeMismatch, ShardError, UnsupportedOperation
 from graphshard.execute.agreement import agree_on_function
 from graphshard.private import pytree
-from graphshard.private.torch_functions import WithoutTorchFunction, function_name
+from graphshard.private.torch_functions import WithoutTorchFunction, function_name, same_kind_of_memory
 from graphshard.ranks.groups import default_group, group_size, meet_threads
-from graphshard.shard.placed import Origin, PlacedTensor, as_placed, name_of, plain
+from graphshard.shard.placed import Origin, PlacedTensor, Stored, as_placed, name_of, plain
 from graphshard.shard.shard import Shard
 from graphshard.wrapper.refusals import check_surroundings
 
 __all__ = ["call"]
 
 
-def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, stored: bool = False
+) -> Any:
     """What ``__torch_function__`` of a placed tensor does.
+
+    Args:
+        func, args, kwargs: what was called.
+        stored: whether node parameters are among the arguments, or their gradients.
 
     Raises:
         UnsupportedOperation, CaptureError: the function would not be exact over these rows; names the user's line.
@@ -52,15 +60,30 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     if func in _KIND:
         with WithoutTorchFunction():
             return func(*args, **kwargs)
+    if (answer := _OF_THE_TENSOR.get(func)) is not None:
+        return answer(func, args, kwargs)
+    if func in _FILLS and torch.is_grad_enabled():
+        with torch.no_grad():
+            return call(func, args, kwargs, stored=stored)
+    if stored:
+        with _named(func):
+            args, kwargs = pytree.tree_map(_as_placed, (args, kwargs))
     if (answer := _ANSWERS.get(func)) is not None:
         return answer(func, args, kwargs)
+    return _computed(func, args, kwargs)
+
+
+def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function that is run, on every rank or over all of them."""
     if is_capturing():
         raise CaptureError(
             f"forward reads a tensor of a shard that is no argument of it{_line()}: a program would keep this rank's "
             "rows as a constant. Pass it to forward as an argument"
         )
-    try:
+    with _named(func):
         kind = kind_of(func, args, kwargs)
+        for value in kind.placed:
+            check_backward(value)
         if len(kind.placed) < len(kind.tensors) and not _is_alone(kind):
             beside_of(kind.placed[0].shard).note(
                 kind.tensors, lambda: f"{function_name(func)}{_line()}", kind.key
@@ -68,10 +91,21 @@ def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         if all(value.placement.replicated for value in kind.placed):
             return _on_every_rank(kind, args, kwargs)
         return _over_ranks(kind, args, kwargs)
+
+
+@contextmanager
+def _named(func: Callable[..., Any]) -> Iterator[None]:
+    """Refusals inside the block say which function it was, and on which line of the user's."""
+    try:
+        yield
+    except RuntimeMismatch:
+        raise
     except GraphshardError as error:
-        if isinstance(error, RuntimeMismatch):
-            raise
         raise type(error)(f"{function_name(func)} of rows of the graph{_line()}: {error}") from None
+
+
+def _as_placed(value: Any) -> Any:
+    return value.placed() if isinstance(value, Stored) else value
 
 
 def _on_every_rank(kind: Kind, args: Any, kwargs: Any) -> Any:
@@ -79,7 +113,9 @@ def _on_every_rank(kind: Kind, args: Any, kwargs: Any) -> Any:
     parts = {id(value): value.local() for value in kind.placed}
     originals = {id(parts[id(value)]): value for value in kind.placed}
     given = pytree.tree_map(lambda v: parts[id(v)] if isinstance(v, PlacedTensor) else v, (args, kwargs))
-    found = kind.func(*given[0], **given[1])
+    found = beside_of(kind.placed[0].shard).watched(
+        lambda: kind.func(*given[0], **given[1]), lambda: f"{function_name(kind.func)}{_line()}", kind.key
+    )
 
     def wrapped(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -205,6 +241,17 @@ def _read(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
 
 
+def _set_data(func: Callable[..., Any], args: Any, _kwargs: Any) -> None:
+    target, value = args
+    if isinstance(target, Stored) and not isinstance(value, (PlacedTensor, Stored)):
+        raise UnsupportedOperation(
+            f".data of a node parameter is set to a plain tensor{_line()}, and has rows of the graph: "
+            "shard.scatter(whole, 'node') gives this rank's of a whole one"
+        )
+    with WithoutTorchFunction():
+        func(target, plain(value))
+
+
 def _shape(_func: Any, args: Any, _kwargs: Any) -> torch.Size:
     return shape_of(args[0])
 
@@ -230,16 +277,20 @@ def _formatted(func: Any, args: Any, kwargs: Any) -> str:
 
 _KIND: frozenset[Any] = frozenset(
     {
+        Tensor.detach_,
         Tensor.dim,
         Tensor.element_size,
         Tensor.get_device,
+        Tensor.is_coalesced,
         Tensor.is_complex,
         Tensor.is_contiguous,
         Tensor.is_floating_point,
         Tensor.is_inference,
         Tensor.is_signed,
+        Tensor.register_post_accumulate_grad_hook,
         Tensor.requires_grad_,
         Tensor.retain_grad,
+        same_kind_of_memory,
         torch.is_complex,
         torch.is_floating_point,
         torch.is_grad_enabled,
@@ -271,6 +322,9 @@ _KIND: frozenset[Any] = frozenset(
 )
 """What says of what kind a tensor is, or sets whether it takes part in derivatives: of a part as of the whole."""
 
+_FILLS = frozenset({nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_})
+"""What gives a tensor its first values, outside of derivatives."""
+
 _ROW_BY_ROW = (
     *(Tensor.detach, Tensor.clone, Tensor.contiguous, Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.type),
     *(Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.int, Tensor.long, Tensor.bool),
@@ -285,7 +339,7 @@ _READING = (
 _ANSWERS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys(_ROW_BY_ROW, _alike),
     **dict.fromkeys(_READING, _read),
-    **DERIVATIVES,
+    **LISTS,
     Tensor.__format__: _formatted,
     Tensor.__len__: _length,
     Tensor.size: _size,
@@ -295,3 +349,9 @@ _ANSWERS: Mapping[Any, Callable[..., Any]] = {
     torch.numel: _count,
 }
 """What is known without a program."""
+
+_OF_THE_TENSOR: Mapping[Any, Callable[..., Any]] = {
+    **DERIVATIVES,
+    Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
+}
+"""What concerns the tensor itself, which may be a node parameter, and not the rows that it is read as."""

@@ -28,9 +28,9 @@ def copy(call: Call) -> Placement:
 
 
 def fill(call: Call) -> Placement:
-    """``t.fill_(value)``."""
+    """``t.fill_(value)``, ``t.zero_()``."""
     base = call.values("self")
-    if isinstance(call["value"], fx.Node) and call.tensor("value").sharded:
+    if isinstance(call.get("value"), fx.Node) and call.tensor("value").sharded:
         call.refuse("fills with a value that is spread over the ranks")
     return Placed(base.dims, uniform=bool(base.sharded))
 
@@ -167,6 +167,7 @@ OPS: Ops = {
     aten.copy.default: copy,
     aten.fill.Scalar: fill,
     aten.fill.Tensor: fill,
+    aten.zero.default: fill,
     aten.select_scatter.default: select_scatter,
     aten.slice_scatter.default: slice_scatter,
     aten.index_fill.int_Scalar: index_fill,

@@ -21,6 +21,7 @@ from graphshard.graph.roles import Member, Role
 from graphshard.kernels.random_bits import random_bits
 from graphshard.ops.exchange import all_reduce, replicated_output
 from graphshard.private import pytree
+from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
 
 _SITE = 1 << 40  # no dropout's site: the weights are drawn apart from every mask
@@ -74,13 +75,13 @@ def run_program(model: nn.Module, case: Case, group: str) -> list[Value]:
     """
     compiled = case.probed.compiled
     # No deep copy: ranks are threads, and what a module does when it is copied may not bear company.
-    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    before = {name: plain(buffer).detach().clone() for name, buffer in model.named_buffers()}
     values = _step(model, case, group, lambda inputs: compiled.program.module(*inputs))
     if compiled.split is None:
         return values
     with torch.no_grad():
         for name, buffer in model.named_buffers():
-            buffer.copy_(before[name])
+            plain(buffer).copy_(before[name])
     return values + _second_step(model, case, group)
 
 
@@ -173,7 +174,9 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
     if not losses:
         return []
     leaves = [*parameters.values(), *(t for t, _ in inputs.values())]
-    found = torch.autograd.grad(torch.stack(list(losses)).sum(), leaves, allow_unused=True)
+    found = [
+        plain(g) for g in torch.autograd.grad(torch.stack(list(losses)).sum(), leaves, allow_unused=True)
+    ]
     values = []
     for (name, _), g in zip(parameters.items(), found, strict=False):
         if g is not None:
@@ -186,7 +189,8 @@ def _gradients(model: nn.Module, case: Case, losses: Sequence[Tensor]) -> list[V
 
 def _buffers(model: nn.Module, case: Case) -> list[Value]:
     return [
-        Value("buffer", name, b.detach().clone(), _owned_ids(case, name)) for name, b in model.named_buffers()
+        Value("buffer", name, plain(b).detach().clone(), _owned_ids(case, name))
+        for name, b in model.named_buffers()
     ]
 
 

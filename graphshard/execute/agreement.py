@@ -53,6 +53,7 @@ class Call:
         step: how many training forwards there were.
         observed: what its forward reads besides tensors.
         equal: whether the rank takes its parameters for equal to rank 0's; else this call makes them so.
+        written: whether something else than an optimiser wrote to them since the last call.
     """
 
     model: nn.Module
@@ -63,6 +64,7 @@ class Call:
     step: int
     observed: Observed
     equal: bool = True
+    written: bool = False
 
 
 def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
@@ -160,6 +162,9 @@ class Agreement:
         now = {
             "the number of training steps": str(call.step),
             "this call's comparison of values": str(values),
+            "whether something else than an optimiser wrote to parameters since the last call": str(
+                call.written
+            ),
             "what changed since the ranks were made equal (by a method of the model)": (
                 "nothing" if call.equal else "parameters or buffers"
             ),
@@ -247,6 +252,8 @@ def check_functions(everyone: list[list[int]], mine: str, group: str) -> None:
     words = all_gather_object(mine, group)
     other = next(rank for rank, numbers in enumerate(everyone) if numbers[:2] != everyone[0][:2])
     said = [str(words[rank]).partition("(")[0] if calls[rank] else "the model" for rank in (0, other)]
+    if said[0] == said[1]:
+        said[1] += " with other arguments"
     raise RuntimeMismatch(
         f"rank 0 calls {said[0]} where rank {other} calls {said[1]}: what is computed with rows of the graph is "
         "computed by all ranks together, so every rank must run the same lines (print on one rank what all have "

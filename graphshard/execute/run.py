@@ -18,6 +18,7 @@ from graphshard.kernels.random_bits import random_key
 from graphshard.ops.zero_gradient import with_zero_gradients
 from graphshard.options import Options
 from graphshard.passes.pipeline import Pipeline
+from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
 
 Leaf = tuple[str, str]
@@ -68,7 +69,7 @@ def compile_captured(captured: Captured, options: Options | None = None) -> Comp
 
 @dataclass(frozen=True)
 class State:
-    """The tensors of a module by their state_dict keys, non-persistent buffers included."""
+    """The tensors of a module by their state_dict keys, non-persistent buffers included; node parameters as rows."""
 
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
@@ -76,8 +77,8 @@ class State:
     @classmethod
     def of(cls, model: nn.Module) -> State:
         return cls(
-            dict(model.named_parameters(remove_duplicate=False)),
-            dict(model.named_buffers(remove_duplicate=False)),
+            {name: plain(p) for name, p in model.named_parameters(remove_duplicate=False)},
+            {name: plain(b) for name, b in model.named_buffers(remove_duplicate=False)},
         )
 
 

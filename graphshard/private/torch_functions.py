@@ -12,18 +12,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
+    "FOREACH_ELEMENT",
     "SPARSE_MM",
     "BelowAutograd",
+    "Draws",
     "TorchDispatchMode",
     "WithoutTorchFunction",
     "bound_apply",
     "foreach_norm",
     "function_apply",
     "function_name",
+    "has_backward_of_its_own",
     "in_transform",
     "is_of_library_op",
     "replaced_apply",
     "replaced_losses",
+    "same_kind_of_memory",
 ]
 
 SPARSE_MM = "_sparse_mm"
@@ -39,6 +43,84 @@ WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
 
 foreach_norm = torch._foreach_norm
 """What ``clip_grad_norm_`` calls for the norms of several gradients."""
+
+_ELEMENT_NAMES = (
+    *(
+        "abs",
+        "add",
+        "addcdiv",
+        "addcmul",
+        "ceil",
+        "clamp_max",
+        "clamp_min",
+        "clone",
+        "copy",
+        "cos",
+        "cosh",
+        "div",
+    ),
+    *(
+        "erf",
+        "erfc",
+        "exp",
+        "expm1",
+        "floor",
+        "frac",
+        "lerp",
+        "lgamma",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "maximum",
+    ),
+    *(
+        "minimum",
+        "mul",
+        "neg",
+        "pow",
+        "reciprocal",
+        "round",
+        "rsqrt",
+        "sigmoid",
+        "sign",
+        "sin",
+        "sinh",
+        "sqrt",
+    ),
+    *("sub", "tan", "tanh", "trunc", "zero"),
+)
+
+
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A block in which it is noticed whether an op draws random numbers.
+
+    Relies on such ops having the tag ``nondeterministic_seeded``.
+
+    Attributes:
+        seen: whether one did.
+    """
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+FOREACH_ELEMENT: frozenset[Any] = frozenset(
+    getattr(torch, called)
+    for name in _ELEMENT_NAMES
+    for called in (f"_foreach_{name}", f"_foreach_{name}_")
+    if hasattr(torch, called)
+)
+"""Functions of lists of tensors that compute element by element, as optimisers and moving averages call them.
+
+Relies on ``torch._foreach_add`` and its like taking lists whose entries in one place go together.
+"""
+
+same_kind_of_memory = torch._has_compatible_shallow_copy_type
+"""What ``nn.Module.to`` asks before it gives a parameter other memory: ``same_kind_of_memory(tensor, other)``."""
 
 
 def function_apply() -> Any:
@@ -98,6 +180,14 @@ def function_name(func: Callable[..., Any]) -> str:
     """
     found = torch.overrides.resolve_name(func)
     return str(found or getattr(func, "__qualname__", None) or func)
+
+
+def has_backward_of_its_own(value: torch.Tensor) -> bool:
+    """Whether a tensor came out of an ``autograd.Function`` that is written in Python.
+
+    Relies on the node of such a function being a ``torch.autograd.function.BackwardCFunction``.
+    """
+    return isinstance(value.grad_fn, torch.autograd.function.BackwardCFunction)
 
 
 def in_transform() -> bool:

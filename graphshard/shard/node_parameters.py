@@ -27,10 +27,10 @@ from graphshard.graph.roles import Member, Role
 from graphshard.ops.exchange import all_reduce
 from graphshard.private.torch_modules import buffers_of, children_of, parameters_of, with_state
 from graphshard.ranks.equal_start import rows_of_first
-from graphshard.ranks.groups import all_gather_numbers, group_size
+from graphshard.ranks.groups import all_gather_numbers
 from graphshard.shard.optimizers import OptimizerWatch
-from graphshard.shard.placed import plain
-from graphshard.shard.rows_gradient import Marking
+from graphshard.shard.own_rows import OwnRows, RowsParameter, own_rows
+from graphshard.shard.placed import Origin, PlacedTensor, plain
 from graphshard.shard.shard import Shard
 
 GivenParameters = Sequence[str] | Mapping[str, str]
@@ -42,13 +42,15 @@ def sets_of(given: GivenParameters) -> dict[str, str]:
     return dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, "")
 
 
-def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> nn.Module:
+def with_owned_rows(
+    model: nn.Module, sets: Mapping[str, str], shard: Shard, group: str | None = None
+) -> nn.Module:
     """A twin of ``model`` whose node parameters and buffers hold the shard's owned rows only; all else is shared.
 
     Args:
         model: with whole parameters ``[N, ...]``; not changed.
         sets: ``state_dict`` key -> node set of the node parameters; tied ones need one of their names.
-        shard: this rank's.
+        shard: this rank's. group: the process group's name.
 
     Returns:
         A module with Parameters of its own, ``[n, ...]``, for these and everything tied to them.
@@ -72,10 +74,19 @@ def with_owned_rows(model: nn.Module, sets: Mapping[str, str], shard: Shard) -> 
                 f"the node parameter {name!r} must have one row for each of the {nodes} nodes, but its shape is "
                 f"{list(whole.shape)}"
             )
-        rows = plain(shard.scatter(whole.detach(), Member(Role.NODE, of))).clone()
-        parameter = isinstance(whole, nn.Parameter)
-        twins[id(whole)] = nn.Parameter(rows, whole.requires_grad) if parameter else rows
+        placed = shard.scatter(whole.detach(), Member(Role.NODE, of))
+        twins[id(whole)] = _stored(placed, whole, group)
     return _twin(model, twins, {})
+
+
+def _stored(placed: Tensor, whole: Tensor, group: str | None) -> Tensor:
+    """The rows of a table, as the module keeps them: on one rank of one plain ones."""
+    rows, parameter = plain(placed).clone(), isinstance(whole, nn.Parameter)
+    if not isinstance(placed, PlacedTensor):
+        return nn.Parameter(rows, whole.requires_grad) if parameter else rows
+    origin = Origin(placed.shard, placed.placement, group)
+    kind = RowsParameter if parameter else OwnRows
+    return own_rows(rows, origin, kind, requires_grad=whole.requires_grad)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -118,9 +129,7 @@ class NodeParameters:
     ) -> None:
         self.sets, self._shard, self._group = dict(sets), shard, group
         parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if name in sets}
-        own = [twin.get_parameter(name) for name in parameters]
-        self._marking = Marking(group)
-        self._watch = OptimizerWatch(parameters, own, group_size(group))
+        self._watch = OptimizerWatch(parameters)
         self._keys = _tied(twin, sets)
         every = state_of(model)
         self._whole: dict[str, Tensor] | None = {name: every[name].detach() for name in sets}
@@ -145,7 +154,7 @@ class NodeParameters:
             return
         every = state_of(twin)
         for name, of in self.sets.items():
-            rows, whole = every[name], self._whole.pop(name)
+            rows, whole = plain(every[name]), self._whole.pop(name)
             ids = self._shard.node_set(of).owned_ids
             as_cut = torch.equal(whole[ids.to(whole.device)].to(rows), rows)
             untouched = all_gather_numbers([int(as_cut)], rows.device, self._group)
@@ -155,7 +164,7 @@ class NodeParameters:
                         rows[part] = values
         self._whole = None
 
-    def check(self, shard: Shard, twin: nn.Module) -> None:
+    def check(self, shard: Shard) -> None:
         """Refuse a call on another part of the graph; the gradients that it leads to are one rank's rows.
 
         Raises:
@@ -170,18 +179,13 @@ class NodeParameters:
                 "to distribute()"
             )
 
-        if group_size(self._group) > 1:
-            for name, parameter in twin.named_parameters():
-                if name in self._keys:
-                    self._marking.watch(parameter)
-
     def __getstate__(self) -> dict[str, Any]:
-        # Both are over the Parameters of one module in one process.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_watch", "_marking")}
+        # It is over the Parameters of one module in one process.
+        return {name: value for name, value in self.__dict__.items() if name != "_watch"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._marking = Marking(self._group)
+        self._watch = OptimizerWatch({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NodeParameters:
         twin = copy.copy(self)  # of the same shard
@@ -218,7 +222,7 @@ class NodeParameters:
         self, twin: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> dict[str, Any]:
         """The rows of a whole optimiser's state that this rank keeps."""
-        return self._mapped(twin, optimizer, state, self._scatter)
+        return self._mapped(twin, optimizer, state, lambda whole, of: plain(self._scatter(whole, of)))
 
     def _mapped(
         self,
@@ -245,7 +249,7 @@ class NodeParameters:
 
     def _gather(self, rows: Tensor, of: str) -> Tensor:
         """``[n, ...]`` on each rank -> ``[N, ...]`` on every rank: a sum to which each row has one term."""
-        nodes, rows = self._shard.node_set(of), rows.detach()
+        nodes, rows = self._shard.node_set(of), plain(rows).detach()
         whole = rows.new_zeros((nodes.num_nodes, *rows.shape[1:]))
         whole[nodes.owned_ids.to(rows.device)] = rows
         flags = whole.dtype == torch.bool
@@ -253,9 +257,8 @@ class NodeParameters:
         return total.to(whole.dtype)
 
     def _scatter(self, whole: Tensor, of: str) -> Tensor:
-        """``[N, ...]`` -> this rank's ``[n, ...]``."""
-        rows: Tensor = plain(self._shard.scatter(whole, Member(Role.NODE, of)))
-        return rows
+        """``[N, ...]`` -> this rank's ``[n, ...]``, of the whole graph."""
+        return self._shard.scatter(whole, Member(Role.NODE, of))
 
 
 def _tied(model: nn.Module, sets: Mapping[str, str]) -> dict[str, str]:

@@ -1,16 +1,20 @@
-"""Optimisers that would not do over node parameters what they do on one machine are stopped at their first step."""
+"""Optimisers over node parameters: a step works on rows that know what they are of, or is refused."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from graphshard.errors import ShardError, UnsupportedOperation
+from graphshard.shard.own_rows import OwnRows, RowsParameter, in_step
+from graphshard.shard.placed import plain
+
+_OF_ALL_AT_ONCE = ("LBFGS", "Adafactor", "Muon")
 
 
 class OptimizerWatch:
@@ -18,22 +22,25 @@ class OptimizerWatch:
 
     Args:
         whole: ``state_dict`` key -> the user's Parameter with all rows.
-        own: the Parameters with this rank's rows.
-        ranks: how many ranks there are.
     """
 
-    def __init__(self, whole: dict[str, nn.Parameter], own: Iterable[nn.Parameter], ranks: int) -> None:
+    def __init__(self, whole: dict[str, nn.Parameter]) -> None:
         self._whole = [(name, weakref.ref(parameter)) for name, parameter in whole.items()]
-        self._own = [weakref.ref(parameter) for parameter in own]
-        self._ranks = ranks
         self_reference = weakref.ref(self)
 
         def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             if (watch := self_reference()) is not None:
                 watch.check(optimizer)
+                _begin(optimizer)
 
-        handle = register_optimizer_step_pre_hook(before_step)
-        weakref.finalize(self, handle.remove)
+        def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            _end(optimizer)
+
+        for handle in (
+            register_optimizer_step_pre_hook(before_step),
+            register_optimizer_step_post_hook(after_step),
+        ):
+            weakref.finalize(self, handle.remove)
 
     def check(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse an optimiser that holds a whole table, or that needs all rows at once.
@@ -51,9 +58,36 @@ class OptimizerWatch:
                     f"the optimiser holds the whole node parameter {name!r}, of which the distributed module has "
                     "rows of its own: make the optimiser after distribute(), of the distributed module's parameters()"
                 )
-        own = [p for reference in self._own if (p := reference()) is not None and id(p) in held]
-        if own and self._ranks > 1 and isinstance(optimizer, torch.optim.LBFGS):
+        kinds = tuple(getattr(torch.optim, name) for name in _OF_ALL_AT_ONCE if hasattr(torch.optim, name))
+        if isinstance(optimizer, kinds) and next(_node_parameters(optimizer), None) is not None:
+            name = type(optimizer).__name__
             raise UnsupportedOperation(
-                "LBFGS takes products of all parameters at once, and of node parameters a rank has its own rows alone: "
-                "give LBFGS the other parameters, and the node parameters an optimiser that works element by element"
+                f"{name} computes with all numbers of a parameter at once, and of node parameters a rank has its own "
+                f"rows alone: give {name} the other parameters, and the node parameters an optimiser that works "
+                "element by element"
             )
+
+
+def _node_parameters(optimizer: torch.optim.Optimizer) -> Iterator[RowsParameter]:
+    for group in optimizer.param_groups:
+        yield from (p for p in group["params"] if isinstance(p, RowsParameter))
+
+
+def _begin(optimizer: torch.optim.Optimizer) -> None:
+    """From here on the rows and their moments are an optimiser's."""
+    for parameter in _node_parameters(optimizer):
+        parameter.in_step = True
+        shape = parameter.local().shape
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and not isinstance(value, OwnRows) and value.shape == shape:
+                state[name] = in_step(value, parameter)
+
+
+def _end(optimizer: torch.optim.Optimizer) -> None:
+    """The moments are plain rows again, which files and copies take."""
+    for parameter in _node_parameters(optimizer):
+        parameter.in_step = False
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            state[name] = plain(value)

@@ -37,8 +37,31 @@ def new_name() -> str:
 
 @functools.cache
 def _call() -> Callable[..., Any]:
-    call: Callable[..., Any] = importlib.import_module(_FUNCTIONS).call
-    return call
+    found: Callable[..., Any] = importlib.import_module(_FUNCTIONS).call
+    return found
+
+
+def call(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``__torch_function__`` of a tensor of the whole graph does; see ``graphshard/border/functions.py``.
+
+    Functions run programs, and programs run on shards, whose tensors are placed: the circle is in the matter, and is
+    closed when a function is called.
+    """
+    if any(issubclass(kind, Stored) for kind in types):
+        return _call()(func, args, kwargs, stored=True)
+    return _call()(func, args, kwargs)
+
+
+class Stored(Tensor):
+    """Rows of the whole graph that a module keeps: functions take them as what :meth:`placed` gives."""
+
+    def local(self) -> Tensor:
+        """The plain tensor of this rank's rows."""
+        raise NotImplementedError
+
+    def placed(self) -> Tensor:
+        """The same rows as a tensor of the whole graph."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -97,9 +120,7 @@ class PlacedTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Functions run programs, and programs run on shards, whose tensors are of this class: the circle is in the
-        # matter, and is closed when a function is called.
-        return _call()(func, args, kwargs or {})
+        return call(func, types, args, kwargs or {})
 
     def local(self) -> Tensor:
         """The plain tensor of this rank's part: ``[n, C]`` of ``[N, C]``; the same memory, with its gradient.
@@ -171,7 +192,7 @@ def member_of(placed: Placed) -> Member | None:
 
 def plain(value: Any) -> Any:
     """A placed tensor's part; anything else as it is."""
-    return value.local() if isinstance(value, PlacedTensor) else value
+    return value.local() if isinstance(value, (PlacedTensor, Stored)) else value
 
 
 def name_of(value: PlacedTensor) -> str:

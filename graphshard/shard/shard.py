@@ -28,6 +28,7 @@ from graphshard.shard.gather import RowSet, gather_all, group_of, in_order
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
 from graphshard.shard.placed import Origin, PlacedTensor, as_placed, member_of, plain
+from graphshard.shard.sparse_part import as_sparse_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +138,8 @@ class Shard(AsData):
         """This rank's part of a tensor under a mark, as what it is of the whole; the same memory and gradient."""
         if part.layout is torch.strided:
             part = as_placed(part, Origin(self, self._placement(mark.member, part)))
+        elif self.world_size > 1 and mark.member.role is Role.ADJACENCY:
+            part = as_sparse_part(part, self.node_set(mark.member.of).num_nodes)
         part._graphshard = mark  # type: ignore[attr-defined]
         return part
 

@@ -136,15 +136,16 @@ def silence_noise(gradients: list[Tensor | None]) -> None:
     of full length in a direction that no two orders of summation agree on.
     """
     # Of a node parameter's gradient each rank looks at its own rows.
-    plain = [g.as_subclass(Tensor) for g in gradients if g is not None]
-    exact = [g for g in plain if g.dtype is torch.float64 and not g.is_sparse]
+    exact = [
+        g for g in map(plain, gradients) if g is not None and g.dtype is torch.float64 and not g.is_sparse
+    ]
     largest = max((float(g.abs().max()) for g in exact if g.numel()), default=0.0)
     for gradient in exact:
         gradient[gradient.abs() < NOISE * largest] = 0.0
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    copied = tensor.detach().as_subclass(Tensor).clone()
+    copied: Tensor = plain(tensor).detach().clone()
     return copied.to_dense() if copied.is_sparse else copied
 
 

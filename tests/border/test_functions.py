@@ -252,6 +252,18 @@ def test_any_cut_gives_the_same(cut: list[int], seed: int, name: str) -> None:
     compared(LOSSES[name], 3, torch.tensor(cut), seed)
 
 
+class Reversed(torch.autograd.Function):
+    """As in Ganin et al., Domain-adversarial training of neural networks, 2016."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
 REFUSED: dict[str, tuple[Callable[[Script], Any], str]] = {
     "a list of rows": (lambda s: s.out.tolist(), r"tolist reads numbers .*gather.*local\(\)"),
     "a row": (lambda s: s.out[0], "of rows of the graph"),
@@ -263,6 +275,14 @@ REFUSED: dict[str, tuple[Callable[[Script], Any], str]] = {
     "nodes with edges": (lambda s: s.out[:, 0] + s.d.edge_y, "rows"),
     "a backward of rows": (lambda s: s.out.backward(torch.ones(7, 3)), "a plain tensor"),
     "global numbers": (lambda s: s.out[torch.tensor([0, 5, 28])], "of rows of the graph"),
+    "a function with a backward of its own": (
+        lambda s: Reversed.apply(s.out).mean(),
+        "Reversed, an autograd",
+    ),
+    "a value of such a function": (
+        lambda s: Reversed.apply(s.out.mean()) * s.out,
+        "Reversed, an autograd",
+    ),
     "a list of parts": (lambda s: s.out.split(10), "of rows of the graph"),
 }
 
@@ -410,6 +430,29 @@ def test_a_plain_tensor_that_differs_is_named_by_the_next_call_of_the_model() ->
 
     with pytest.raises(graphshard.RuntimeMismatch, match=r"argument 1 of torch.Tensor.add"):
         compared_alone(script)
+
+
+def test_a_backward_of_its_own_is_refused_where_backward_begins() -> None:
+    with pytest.raises(
+        graphshard.UnsupportedOperation, match=r"Reversed, an autograd\.Function whose backward"
+    ):
+        compared_alone(lambda s: Reversed.apply(s.out.sum()).backward())  # type: ignore[no-untyped-call]
+
+
+def test_a_draw_from_a_value_that_all_hold_is_compared() -> None:
+    def script(s: Script) -> Any:
+        own = torch.Generator().manual_seed(s.d.rank)
+        drawn = torch.normal(s.pooled.detach(), 1.0, generator=own)
+        return (s.out * drawn).sum()
+
+    with pytest.raises(graphshard.RuntimeMismatch, match=r"the result of torch.normal .*test_functions"):
+        compared_alone(script)
+
+    def alike(s: Script) -> Any:
+        drawn = torch.normal(s.pooled.detach(), 1.0, generator=torch.Generator().manual_seed(1))
+        return (s.out * drawn).sum()
+
+    compared_alone(alike)
 
 
 def test_a_value_is_computed_with_when_the_ranks_are_gone() -> None:

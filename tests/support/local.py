@@ -6,12 +6,12 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from graphshard import PlacedTensor, Shard
+from graphshard import Shard
 
 
 def local(value: Any) -> Any:
     """Plain tensors in the place of placed ones, in whatever they are nested."""
-    return pytree.tree_map(lambda leaf: leaf.local() if isinstance(leaf, PlacedTensor) else leaf, value)
+    return pytree.tree_map(lambda leaf: leaf.local() if hasattr(leaf, "local") else leaf, value)
 
 
 class LocalShard:

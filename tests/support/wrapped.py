@@ -56,5 +56,5 @@ def net(p: float = 0.0) -> Net:
     return made
 
 
-def shards(parts: int = 2) -> Any:
-    return graphshard.partition({"x": X, "edge_index": EDGES}, parts, method=CUT % parts)
+def shards(parts: int = 2, cut: Tensor = CUT) -> Any:
+    return graphshard.partition({"x": X, "edge_index": EDGES}, parts, method=cut % parts)
