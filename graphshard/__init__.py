@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from graphshard.capture.replacements import replace
     from graphshard.check.report import Report
     from graphshard.check.verify import verify
+    from graphshard.checkpoint.load import Checkpoint, load_checkpoint
+    from graphshard.checkpoint.save import save_checkpoint
     from graphshard.errors import (
         CaptureError,
+        CheckpointError,
         DataError,
         GraphshardError,
         PartitionError,
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ByteCounter",
     "CaptureError",
+    "Checkpoint",
+    "CheckpointError",
     "DataError",
     "Diff",
     "DistributedModule",
@@ -70,11 +75,13 @@ __all__ = [
     "diff",
     "distribute",
     "init",
+    "load_checkpoint",
     "load_shard",
     "mean",
     "partition",
     "register_rule",
     "replace",
+    "save_checkpoint",
     "sum",
     "verify",
     "verify_training",
@@ -85,9 +92,12 @@ _HOMES = {
     "capture.replacements": ("replace",),
     "check.report": ("Report",),
     "check.verify": ("verify",),
+    "checkpoint.load": ("Checkpoint", "load_checkpoint"),
+    "checkpoint.save": ("save_checkpoint",),
     "show.differ": ("Diff",),
     "errors": (
         "CaptureError",
+        "CheckpointError",
         "DataError",
         "GraphshardError",
         "PartitionError",

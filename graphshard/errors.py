@@ -41,6 +41,10 @@ class RuntimeMismatch(GraphshardError):
     """The ranks disagree: other roles, other ``requires_grad``, another world size."""
 
 
+class CheckpointError(GraphshardError):
+    """A checkpoint cannot be written or read, or is of another model, optimiser or graph."""
+
+
 class DataError(GraphshardError):
     """A data source (file, built-in name, option) cannot be read or is not a graph with features."""
 

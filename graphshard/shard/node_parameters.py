@@ -15,7 +15,7 @@ summed over ranks. What leaves the job is whole again and does not depend on the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -142,6 +142,12 @@ class NodeParameters:
     def row_ids(self, key: str) -> Tensor | None:
         """int64 global ids of the rows that the rank holds of a node parameter; None of any other."""
         return self._shard.node_set(self._keys[key]).owned_ids if key in self._keys else None
+
+    def rows_of(self, twin: nn.Module) -> Iterator[tuple[Tensor, str, Tensor]]:
+        """(tensor, node set, int64 global ids of its rows) of each of them."""
+        every = state_of(twin)
+        for key, of in self._keys.items():
+            yield every[key], of, self._shard.node_set(of).owned_ids
 
     @torch.no_grad()
     def start_equal(self, twin: nn.Module) -> None:

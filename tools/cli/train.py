@@ -56,6 +56,20 @@ def train(
     compare: Annotated[
         bool, typer.Option("--compare", help="Train on one machine too; fail if float64 losses differ.")
     ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Directory for checkpoints of the run, on a disk that every rank reaches."),
+    ] = None,
+    every: Annotated[int, typer.Option(help="Epochs between two checkpoints.", min=1)] = 10,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, on any number of ranks.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="File for the trained weights (state_dict, for torch.load).")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds that ranks wait for one that hangs.", min=1.0)
+    ] = 300.0,
     hidden: HiddenOption = 16,
     layers: LayersOption = 2,
     dropout: DropoutOption = 0.5,
@@ -67,10 +81,7 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a model on several ranks: here, or as one rank of torchrun's."""
-    if compare and shards is not None and data is None:
-        raise typer.BadParameter("to compare, give the whole graph too, as DATA", param_hint="--compare")
-    if shards is not None and data is not None and not compare:
-        raise typer.BadParameter("the shards are the graph: leave DATA out", param_hint="--shards")
+    _check_together(data, shards, compare, checkpoint, resume)
     options = chosen_passes(plain, with_, without)
     import functools
 
@@ -79,6 +90,7 @@ def train(
     from graphshard.tools.data.sources import load_data
     from graphshard.tools.targets.load import load_target
     from graphshard.tools.training import job as jobs
+    from graphshard.tools.training.keeping import Keeping
     from graphshard.tools.training.loop import Recipe
 
     source = data or "karate"
@@ -89,28 +101,66 @@ def train(
     if compare and model.built_in and dropout:
         runs.append(jobs.Run(model.without_dropout(), "no dropout"))
     recipe = Recipe(epochs, lr, weight_decay)
-    job = jobs.Job(runs, recipe, options, getattr(torch, dtype.value), seed, not json)
-    if jobs.under_torchrun():
-        results = jobs.run_here(job, shards, load)
-        if results is None:
-            return
-    else:
-        results = jobs.run_local(job, count, shards, load)
+    keeping = Keeping.checked(checkpoint, every, resume)
+    job = jobs.Job(runs, recipe, options, getattr(torch, dtype.value), seed, not json, timeout, keeping)
+    here = jobs.under_torchrun()
+    results = jobs.run_here(job, shards, load) if here else jobs.run_local(job, count, shards, load)
+    if results is None:
+        return
     found = _compare(job, results, load(), shards) if compare else []
-    history = results[0].history
+    if save is not None:
+        _save(results[0].history, save)
     place = source if shards is None else str(shards)
-    if json:
-        head = {"target": target, "data": place, "ranks": count, "dtype": dtype.value, "seed": seed}
-        output.show_json(head | _as_dict(history, found))
-    else:
-        ranks_text = f"{count} rank{'s' * (count > 1)}"
-        output.show(
-            f"{target} on {place}: {epochs} epochs on {ranks_text}, {dtype.value}", *_summary(history)
-        )
-        if found:
-            output.show("", _table(found), *_verdict(found, results[0].has_dropout))
+    head = {"target": target, "data": place, "ranks": count, "dtype": dtype.value, "seed": seed}
+    _show(head, results[0], found, json)
     if not all(one.passed for one in found):
         raise typer.Exit(1)
+
+
+def _check_together(
+    data: str | None, shards: Path | None, compare: bool, checkpoint: Path | None, resume: bool
+) -> None:
+    """Refuse options that do not go together."""
+    if compare and shards is not None and data is None:
+        raise typer.BadParameter("to compare, give the whole graph too, as DATA", param_hint="--compare")
+    if shards is not None and data is not None and not compare:
+        raise typer.BadParameter("the shards are the graph: leave DATA out", param_hint="--shards")
+    if resume and checkpoint is None:
+        raise typer.BadParameter("say where the checkpoints are: --checkpoint DIR", param_hint="--resume")
+    if compare and checkpoint is not None:
+        raise typer.BadParameter("a comparison trains from the first epoch on", param_hint="--checkpoint")
+
+
+def _show(head: dict[str, Any], result: Trained, found: list[Comparison], json: bool) -> None:
+    """What came of it, for people or as JSON."""
+    history, ranks = result.history, head["ranks"]
+    if json:
+        output.show_json(head | _as_dict(history, found))
+        return
+    done = f"{len(history.epochs)} epochs on {ranks} rank{'s' * (ranks > 1)}, {head['dtype']}"
+    output.show(f"{head['target']} on {head['data']}: {done}", *_summary(history))
+    if found:
+        output.show("", _table(found), *_verdict(found, result.has_dropout))
+
+
+def _save(history: History, file: Path) -> None:
+    """Write the trained weights, whole or not at all."""
+    import os
+    import tempfile
+
+    import torch
+
+    from graphshard.errors import DataError
+
+    try:
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as scratch:
+            torch.save(dict(history.final), scratch)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(scratch.name).chmod(0o666 & ~umask)
+        Path(scratch.name).replace(file)
+    except OSError as error:
+        raise DataError(f"cannot write the weights to {file}: {error}") from error
 
 
 def _ranks(given: int | None, shards: Path | None) -> int:

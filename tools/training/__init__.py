@@ -1,4 +1,4 @@
 """The training loop of the command line, and how its ranks are started.
 
-Imports: api, border, errors, execute, graph, options, ranks, shard, tools.output, tools.targets.
+Imports: api, border, checkpoint, errors, execute, graph, options, ranks, shard, tools.output, tools.targets.
 """

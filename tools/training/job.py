@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -28,11 +29,9 @@ from graphshard.ranks.launch import launch
 from graphshard.shard.shard import Shard
 from graphshard.tools import output
 from graphshard.tools.targets.load import Target
+from graphshard.tools.training.keeping import Keeping
 from graphshard.tools.training.loop import History, Recipe, train
 from graphshard.tools.training.progress import progress
-
-# Ranks wait this long for one that hangs: PyTorch's default, 30 minutes. One that dies is noticed at once.
-_TIMEOUT = dist.default_pg_timeout.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """What every rank is given; picklable."""
+    """What every rank is given; picklable.
+
+    Attributes:
+        timeout: seconds that ranks wait for one that hangs; one that dies is noticed at once.
+        keeping: where checkpoints go; None keeps none.
+    """
 
     runs: Sequence[Run]
     recipe: Recipe
@@ -53,6 +57,8 @@ class Job:
     dtype: torch.dtype
     seed: int
     show_progress: bool
+    timeout: float
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def under_torchrun() -> bool:
 def run_local(job: Job, ranks: int, shards: Path | None, load: Callable[[], GraphData]) -> list[Trained]:
     """Start the ranks on this machine, each a process; without ``shards``, partition what ``load`` gives."""
     with _shards(shards, ranks, job.seed, load) as folder:
-        found = launch(run_rank, ranks, (job, str(folder)), timeout=_TIMEOUT, run_timeout=math.inf)[0]
+        found = launch(run_rank, ranks, (job, str(folder)), timeout=job.timeout, run_timeout=math.inf)[0]
     assert found is not None
     return found
 
@@ -93,7 +99,8 @@ def run_here(job: Job, shards: Path | None, load: Callable[[], GraphData]) -> li
     if torch.cuda.is_available() and torch.cuda.device_count() >= size:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device.type == "cpu" else "nccl")
+    backend, limit = "gloo" if device.type == "cpu" else "nccl", timedelta(seconds=job.timeout)
+    dist.init_process_group(backend, timeout=limit)
     with ExitStack() as stack:
         folder: Path | None = None
         if local == 0:  # one partition a machine: machines need not share a disk
@@ -132,7 +139,7 @@ def run_rank(job: Job, folder: str) -> list[Trained] | None:
         distributed = graphshard.distribute(model, seed=job.seed, options=job.options)
         show = job.show_progress and group_rank(group) == 0
         with progress(run.title, job.recipe.epochs, show=show) as on_epoch:
-            history = train(distributed, shard, job.recipe, on_epoch)
+            history = train(distributed, shard, job.recipe, on_epoch, job.keeping)
         done.append(Trained(target, history, _has_dropout(distributed, shard)))
     return done if group_rank(group) == 0 else None
 

@@ -28,6 +28,8 @@ from graphshard.errors import DataError
 from graphshard.execute.bind import from_shard
 from graphshard.ranks.groups import ByteCounter, all_gather_object, count_bytes
 from graphshard.shard.shard import Shard
+from graphshard.tools.training.epoch import Epoch, Listener
+from graphshard.tools.training.keeping import Keeper, Keeping
 
 SPLITS = ("train", "val", "test")
 
@@ -39,28 +41,6 @@ class Recipe:
     epochs: int = 100
     lr: float = 0.01
     weight_decay: float = 5e-4
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One step and what came of it; the same on every rank.
-
-    Attributes:
-        number: 1 is the first.
-        loss: of the training nodes, before the step.
-        accuracy: after the step, in eval mode, of each split that has nodes; none where forward returns the
-            loss itself.
-        halo_bytes: sent by all ranks in halo exchanges of the step, forward and backward.
-        reduce_bytes: the same in all-reduces: gradients, loss, batch statistics.
-        seconds: of the step on the slowest rank, evaluation not counted.
-    """
-
-    number: int
-    loss: float
-    accuracy: Mapping[str, float]
-    halo_bytes: int
-    reduce_bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -81,11 +61,12 @@ class History:
         return median(epoch.seconds for epoch in self.epochs)
 
 
-Listener = Callable[[Epoch], None]
-
-
 def train(
-    model: DistributedModule, shard: Shard, recipe: Recipe, on_epoch: Listener | None = None
+    model: DistributedModule,
+    shard: Shard,
+    recipe: Recipe,
+    on_epoch: Listener | None = None,
+    keeping: Keeping | None = None,
 ) -> History:
     """Train on this rank's shard; every rank of the model's group calls it.
 
@@ -97,13 +78,15 @@ def train(
         shard: with ``y`` and the masks that there are, unless forward returns the loss.
         recipe: how to train.
         on_epoch: called after each epoch, on every rank.
+        keeping: where checkpoints go; None keeps none.
 
     Raises:
         DataError: there is nothing to train on.
+        CheckpointError: a checkpoint cannot be written, or is of another run.
         GraphshardError: the model is refused.
     """
     task = _Task(lambda: model(shard), *labelled(shard), lambda losses: mean(losses, model._group))
-    return _run(model, task, recipe, on_epoch, model.group_name)
+    return _run(model, task, recipe, on_epoch, model.group_name, keeping)
 
 
 def train_eagerly(
@@ -171,12 +154,24 @@ class _Task:
         return y
 
 
-def _run(model: nn.Module, task: _Task, recipe: Recipe, on_epoch: Listener | None, group: str) -> History:
+def _run(
+    model: nn.Module,
+    task: _Task,
+    recipe: Recipe,
+    on_epoch: Listener | None,
+    group: str,
+    keeping: Keeping | None = None,
+) -> History:
     if not any(p.requires_grad for p in model.parameters()):
         raise DataError("the model has no parameters to train")
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    initial, epochs = state_of(model), []
-    for number in range(1, recipe.epochs + 1):
+    initial = state_of(model)
+    keeper = Keeper(keeping, model, optimiser, recipe.epochs)
+    epochs = keeper.resumed()
+    if on_epoch is not None:
+        for epoch in epochs:
+            on_epoch(epoch)
+    for number in range(len(epochs) + 1, recipe.epochs + 1):
         model.train()
         start = time.perf_counter()
         with count_bytes() as sent:
@@ -192,6 +187,7 @@ def _run(model: nn.Module, task: _Task, recipe: Recipe, on_epoch: Listener | Non
         epochs.append(_together(number, value, hits, sent, seconds, group))
         if on_epoch is not None:
             on_epoch(epochs[-1])
+        keeper.keep(epochs)
     return History(epochs, initial, state_of(model))
 
 

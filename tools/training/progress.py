@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphshard.tools import output
-from graphshard.tools.training.loop import Epoch, Listener
+from graphshard.tools.training.epoch import Epoch, Listener
 
 
 @contextmanager
