@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import forkserver
@@ -44,7 +44,7 @@ from graphshard.private.torch_export import TRACER
 from graphshard.ranks.memory import with_allocator
 from graphshard.ranks.notes import explain, leave_note, write_whole
 
-__all__ = ["launch"]
+__all__ = ["launch", "signals_end_this_process"]
 
 T = TypeVar("T")
 
@@ -56,6 +56,8 @@ _LINGER_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 # From a polite end of the other ranks to a hard one.
 _STOP_SECONDS = 10.0
+# A rank that is asked where it is answers in C, whatever it does in Python.
+_WHERE, _ANSWER_SECONDS = signal.SIGUSR1, 0.3
 _LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 # A job that this process may be a rank of; its own ranks are of another.
 _OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
@@ -109,7 +111,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as name:  # only its owner can read it
         job = _Job(payload, name, _environment(), world_size, _threads_per_rank(world_size), timeout, limit)
         folder = Path(name)
-        with _signals_end_this_process():
+        with signals_end_this_process():
             _run(job)
         return [pickle.loads(_result(folder, rank).read_bytes()) for rank in range(world_size)]
 
@@ -171,6 +173,7 @@ def _run(job: _Job) -> None:
                 processes.append(process)
         failed = _first_failure(processes, Path(job.folder))
         if failed is not None:
+            _ask_where(processes)
             code = processes[failed].exitcode or 0
             raise GraphshardError(explain(failed, code, Path(job.folder), job.world_size))
     finally:
@@ -191,9 +194,22 @@ def _first_failure(processes: Sequence[BaseProcess], folder: Path) -> int | None
     return None
 
 
+def _ask_where(processes: Sequence[BaseProcess]) -> None:
+    """Let the ranks that still run write down where they are."""
+    running = [process for process in processes if process.exitcode is None and process.pid is not None]
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, _WHERE)  # type: ignore[arg-type]
+    if running:
+        time.sleep(_ANSWER_SECONDS)
+
+
 def _stop(processes: Sequence[BaseProcess]) -> None:
     for process in processes:
         process.terminate()
+        if process.exitcode is None and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)  # one that is stopped hears no other signal
     end = time.monotonic() + _STOP_SECONDS
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
@@ -207,7 +223,7 @@ def _stop(processes: Sequence[BaseProcess]) -> None:
 
 
 @contextmanager
-def _signals_end_this_process() -> Iterator[None]:
+def signals_end_this_process() -> Iterator[None]:
     """What would end this process at once raises instead, so that its ranks end with it."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -256,6 +272,7 @@ def _run_rank(job: _Job, rank: int) -> None:
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     (folder / f"{rank}.started").touch()
     with open(folder / f"{rank}.stuck", "w") as stuck:
+        faulthandler.register(_WHERE, file=stuck, all_threads=False)
         if job.run_timeout < math.inf:
             # In C, so it also ends a process that never returns to Python; exits with status 1.
             faulthandler.dump_traceback_later(job.run_timeout, exit=True, file=stuck)
@@ -269,6 +286,7 @@ def _run_rank(job: _Job, rank: int) -> None:
             os._exit(1)  # an orderly exit would wait for the process group
         finally:
             faulthandler.cancel_dump_traceback_later()
+            faulthandler.unregister(_WHERE)
 
 
 def _end_with_the_launcher() -> None:

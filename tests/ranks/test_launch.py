@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -84,8 +85,18 @@ def test_a_rank_that_dies_is_named(how, said):
 
 
 def test_a_rank_that_never_comes_ends_the_job():
-    with pytest.raises(GraphshardError, match=r"(?s)rank 0 of 2 failed: .*Stopped .*: rank 1"):
+    said = r"^rank 1 of 2 did not come to barrier, where rank 0 waited .*rank 1 was at File .*launch_jobs.*never_come"
+    with pytest.raises(GraphshardError, match=said):
         launch(launch_jobs.never_come, 2, (1,), timeout=2)
+
+
+def test_a_rank_that_is_stopped_is_named_and_ended():
+    begin = time.monotonic()
+    with pytest.raises(
+        GraphshardError, match=r"^rank 1 of 3 did not come .*rank 1 does not answer: it is stopped"
+    ):
+        launch(launch_jobs.stop_on, 3, (1,), timeout=2)
+    assert time.monotonic() - begin < 60
 
 
 def test_a_rank_that_runs_too_long_is_stopped_with_its_traceback():

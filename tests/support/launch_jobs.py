@@ -135,3 +135,10 @@ def listening_beyond_loopback(pids: list[int]) -> list[str]:
 def wait_for_ever() -> None:
     os.write(1, b"running\n")  # whole, where two ranks write at once
     time.sleep(1000)
+
+
+def stop_on(rank: int) -> None:
+    """One rank is stopped, as by a debugger or a batch system; the others wait."""
+    if dist.get_rank() == rank:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    dist.barrier()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,7 @@ from graphshard.errors import DataError
 from graphshard.graph.data import GraphData
 from graphshard.options import Options
 from graphshard.ranks.groups import all_gather_object, default_group, group_rank
-from graphshard.ranks.launch import launch
+from graphshard.ranks.launch import launch, signals_end_this_process
 from graphshard.shard.shard import Shard
 from graphshard.tools import output
 from graphshard.tools.targets.load import Target
@@ -83,7 +84,7 @@ def under_torchrun() -> bool:
 
 def run_local(job: Job, ranks: int, shards: Path | None, load: Callable[[], GraphData]) -> list[Trained]:
     """Start the ranks on this machine, each a process; without ``shards``, partition what ``load`` gives."""
-    with _shards(shards, ranks, job.seed, load) as folder:
+    with signals_end_this_process(), _shards(shards, ranks, job.seed, load) as folder:
         found = launch(run_rank, ranks, (job, str(folder)), timeout=job.timeout, run_timeout=math.inf)[0]
     assert found is not None
     return found
@@ -101,16 +102,29 @@ def run_here(job: Job, shards: Path | None, load: Callable[[], GraphData]) -> li
         torch.cuda.set_device(device)
     backend, limit = "gloo" if device.type == "cpu" else "nccl", timedelta(seconds=job.timeout)
     dist.init_process_group(backend, timeout=limit)
-    with ExitStack() as stack:
+    with signals_end_this_process(), ExitStack() as stack:
         folder: Path | None = None
         if local == 0:  # one partition a machine: machines need not share a disk
             folder = stack.enter_context(_shards(shards, dist.get_world_size(), job.seed, load))
         machine = os.environ.get("GROUP_RANK", "0")
         places = all_gather_object((machine, folder and str(folder)), default_group())
-        found = run_rank(job, next(place for other, place in places if other == machine and place))
-        dist.barrier()  # the files are removed when the slowest has read them
+        place = next(place for other, place in places if other == machine and place)
+        with _removed_on_error(Path(place) if shards is None else None):
+            found = run_rank(job, place)
+            dist.barrier()  # the files are removed when the slowest has read them
     dist.destroy_process_group()
     return found
+
+
+@contextmanager
+def _removed_on_error(folder: Path | None) -> Iterator[None]:
+    """The rank that wrote the shards may be the one that was killed: any other of its machine removes them too."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -118,7 +132,7 @@ def _shards(given: Path | None, ranks: int, seed: int, load: Callable[[], GraphD
     if given is not None:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="graphshard-train-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="graphshard-train-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "shards"
         graphshard.partition(load(), ranks, seed=seed).save(folder)
         yield folder
