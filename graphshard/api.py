@@ -62,6 +62,11 @@ from graphshard.wrapper.written import Written
 __all__ = ["DistributedModule", "distribute"]
 
 
+_MOST_WAYS = 16
+
+Key = tuple[Hashable, int]
+"""What a capture depends on, and which of the ways that forward's buffers lead to."""
+
 _OF_ONE_PROCESS = (
     *(
         "_whole",
@@ -336,9 +341,9 @@ class DistributedModule(Transparent):
         rows = {key: cut.take(state.parameters[key], of) for key, of in self._whole_parameters.items()}
         return replace(state, parameters={**state.parameters, **rows})
 
-    def _key(self, signature: Signature) -> Hashable:
+    def _key(self, signature: Signature) -> Key:
         """What a capture depends on."""
-        return (
+        base = (
             self._observed.key(self._model),
             torch.is_grad_enabled(),
             signature.leaves,
@@ -349,10 +354,25 @@ class DistributedModule(Transparent):
             signature.data,
             signature.device,
         )
+        return base, self._way(base)
 
-    def _compile(self, signature: Signature, key: Hashable) -> Compiled:
+    def _way(self, base: Hashable) -> int:
+        """Which of the ways that forward was captured on its buffers lead to; one more where none of them is."""
+        number, buffers = 0, None
+        while (way := self._compiled.get((base, number))) is not None:
+            decisions = way.captured.decisions
+            if not decisions.tape:
+                return number
+            buffers = dict(self._model.named_buffers()) if buffers is None else buffers
+            if decisions.hold(buffers):
+                return number
+            number += 1
+        return number
+
+    def _compile(self, signature: Signature, key: Key) -> Compiled:
         if key not in self._compiled:
             with ONE_CAPTURE, kept_apart(self._model):
+                _check_ways(key)
                 self._compiled[key] = in_own_thread(lambda: self._captured(signature))
         compiled = self._compiled[key]
         if not self._observed.written.issuperset(compiled.captured.written):
@@ -377,7 +397,7 @@ class DistributedModule(Transparent):
                 in_own_thread(lambda: check_size(self._model, compiled, sizes))
             self._small.add((id(compiled), sizes.key))
 
-    def _agree(self, bound: Bound, key: Hashable, group: str) -> bool:
+    def _agree(self, bound: Bound, key: Key, group: str) -> bool:
         """Find out before the first exchange whether all ranks do the same; whether any captures the model."""
         if group_size(group) == 1:
             return False
@@ -393,6 +413,7 @@ class DistributedModule(Transparent):
             self._observed,
             self._progress.equal,
             written,
+            self._compiled[key].captured.decisions.found if key in self._compiled else [],
         )
         due = self._check_every and self.training and trained % self._check_every == 0
         values = self._progress.equal and bool(written or due)
@@ -414,6 +435,14 @@ class DistributedModule(Transparent):
             self._node_parameters.start_equal(self._model)
         self._progress.equal = True
         self._written.since_last(self._held_alike())
+
+
+def _check_ways(key: Key) -> None:
+    if key[1] >= _MOST_WAYS:
+        raise CaptureError(
+            f"forward decides by its buffers what to compute, and did so in {_MOST_WAYS} ways already: each is a "
+            "program of its own. Compute both and take torch.where"
+        )
 
 
 def _with_hint(error: GraphshardError, model: nn.Module, bound: Bound) -> GraphshardError:

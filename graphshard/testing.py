@@ -10,18 +10,58 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import torch.distributed as dist
 from rich.console import Console
 
 from graphshard.check.report import Report
 from graphshard.check.verify import Factory, verify
-from graphshard.ranks.simulate import run_ranks
+from graphshard.private import pytree
+from graphshard.ranks import simulate
+from graphshard.shard.placed import plain
 from graphshard.training import TrainingReport, verify_training
 
 __all__ = ["assert_equivalent", "assert_training_equivalent", "run_ranks"]
 
 _WIDTH = 120
+T = TypeVar("T")
+
+
+def run_ranks(
+    world_size: int,
+    fn: Callable[[int, str, dist.ProcessGroup], T],
+    *,
+    timeout: float = 60.0,
+    own_random: bool = False,
+) -> list[T]:
+    """Run ``fn(rank, group_name, group)`` on every simulated rank, a thread each; the results in rank order.
+
+    The threads inherit whether gradients are recorded, and share all that is global in a process; with ``own_random``
+    not the random generators: then one rank runs at a time. Functions with ``group=None`` take the rank's simulated
+    group; ``torch.distributed``'s own need ``group=``. For tensors on the CPU.
+
+    Args:
+        world_size: the number of ranks, at least 1. timeout: seconds for the whole run of several.
+        fn: what a rank runs; all must run the same sequence of collectives.
+        own_random: whether each rank draws from Python's, NumPy's and PyTorch's generators as if it was alone,
+            beginning where they stand now; afterwards they stand there again.
+
+    Returns:
+        What each rank returned. Tensors of the whole graph come back as the plain tensors of the rank's own rows: the
+        other ranks, with which they are the whole, are gone.
+
+    Raises:
+        RuntimeMismatch: the ranks ran different collectives, or the time is over.
+        BaseException: what ``fn`` raised, with a note of the rank; of several, the lowest rank's.
+
+    Example:
+        >>> from graphshard.testing import run_ranks
+        >>> run_ranks(2, lambda rank, name, group: (rank, group.size()))
+        [(0, 2), (1, 2)]
+    """
+    results = simulate.run_ranks(world_size, fn, timeout=timeout, own_random=own_random)
+    return [pytree.tree_map(plain, result) for result in results]
 
 
 def assert_equivalent(model: Factory, data: Any, num_parts: int = 3, **settings: Any) -> Report:

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from graphshard.capture.calls import refuse_unseen_calls
 from graphshard.capture.clean import prepare
+from graphshard.capture.decisions import Decider, Decisions
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
@@ -50,6 +51,7 @@ class Captured:
         structure: how the outputs make up the return value, and what forward leaves on its modules.
         written: the attributes in which forward leaves something.
         in_place: those of them whose list or dict stays the same object.
+        decisions: what forward decided by buffers.
     """
 
     program: Program
@@ -58,6 +60,7 @@ class Captured:
     structure: pytree.TreeSpec | None = None
     written: tuple[Attribute, ...] = ()
     in_place: frozenset[Attribute] = frozenset()
+    decisions: Decisions = field(default_factory=Decisions)
 
     def restore_outputs(self, values: Sequence[Tensor]) -> Any:
         """Forward's return value, and a list of what it leaves, from the user outputs of the program."""
@@ -97,6 +100,9 @@ class _Flat(nn.Module):
         self.signature = signature
         self.written = written
         self.watch = False
+        cut = {name for name, _ in signature.parameters}
+        self.real_buffers = {name: buffer for name, buffer in model.named_buffers() if name not in cut}
+        self.decisions = Decisions()
         self.train(model.training)
         # train() reaches into the user's submodules: it must leave their own modes alone.
 
@@ -110,7 +116,7 @@ class _Flat(nn.Module):
 
     def _run(self, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
         args, kwargs = self.signature.restore(flat)
-        with StopAtFixedSize(flat) if self.watch else contextlib.nullcontext():
+        with StopAtFixedSize(flat) if self.watch else contextlib.nullcontext(), self._deciding():
             if parameters := self.signature.restore_parameters(flat):
                 result = torch.func.functional_call(self.model, parameters, args, kwargs)
             else:
@@ -119,6 +125,17 @@ class _Flat(nn.Module):
             leaves = pytree.tree_leaves((result, left))
         check_kinds((result, left))
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    @contextlib.contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Inside the block forward decides by the real buffers."""
+        traced = {name: buffer for name, buffer in self.model.named_buffers() if name in self.real_buffers}
+        if not traced:
+            yield
+            return
+        with Decider(self.real_buffers, traced) as decider:
+            yield
+        self.decisions = decider.decisions.trimmed()
 
 
 def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] = frozenset()) -> Captured:
@@ -147,19 +164,20 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     written, in_place = find_writes(model, _runner(model, signature, flat), known)
     result = _check_outputs(model, signature, flat, written)
     with _without_gradients(model):
-        program = _program(model, signature, written, flat)
+        program, decisions = _program(model, signature, written, flat)
     leaves, structure = pytree.tree_flatten(result)
     numbers = iter(range(len(leaves)))
     outputs = [OutputNumber(next(numbers)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    return Captured(program, signature, outputs, structure, written, in_place)
+    return Captured(program, signature, outputs, structure, written, in_place, decisions)
 
 
 def _program(
     model: nn.Module, signature: Signature, written: tuple[Attribute, ...], flat: list[Tensor]
-) -> Program:
-    exported = _export(_Flat(model, signature, written), signature, flat)
+) -> tuple[Program, Decisions]:
+    module = _Flat(model, signature, written)
+    exported = _export(module, signature, flat)
     try:
-        return to_program(prepare(exported), signature)
+        return to_program(prepare(exported), signature), module.decisions
     except GraphshardError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ the partition, versions. Every rank sees the same digests, so either all exchang
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class Call:
         observed: what its forward reads besides tensors.
         equal: whether the rank takes its parameters for equal to rank 0's; else this call makes them so.
         written: whether something else than an optimiser wrote to them since the last call.
+        decided: what its forward decides by its buffers.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Call:
     observed: Observed
     equal: bool = True
     written: bool = False
+    decided: Sequence[bool] = ()
 
 
 def same_on_ranks(model: nn.Module, own_rows: frozenset[str]) -> Iterator[tuple[str, Tensor]]:
@@ -171,6 +173,8 @@ class Agreement:
         }
         if (beside := call.bound.shard.beside) is not None and beside.since:
             now |= {f"{name}, outside of the model,": content for name, content in beside.since}
+        if call.decided:
+            now["what forward decides by its buffers"] = str(call.decided)
         for name, tensor in _held_alike(call.bound):
             now[f"the content of argument {name!r}"] = " ".join(self._contents.of(name, tensor))
         if values:

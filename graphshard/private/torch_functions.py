@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 __all__ = [
     "FOREACH_ELEMENT",
@@ -25,6 +25,7 @@ __all__ = [
     "has_backward_of_its_own",
     "in_transform",
     "is_of_library_op",
+    "outside_of_tracing",
     "replaced_apply",
     "replaced_losses",
     "same_kind_of_memory",
@@ -40,6 +41,9 @@ BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
 """A context inside of which functions of torch do not ask subclasses of Tensor, by ``__torch_function__``."""
+
+outside_of_tracing = _disable_current_modes
+"""A context inside of which ops on real tensors compute, though a tracer's mode is on around it."""
 
 foreach_norm = torch._foreach_norm
 """What ``clip_grad_norm_`` calls for the norms of several gradients."""

@@ -33,19 +33,26 @@ class Written:
         self._otherwise = False
         self_reference = weakref.ref(self)
 
-        def before_step(optimizer: Optimizer, *_: Any) -> None:
-            if (written := self_reference()) is not None and written._holds(optimizer):
-                written._otherwise |= written._now() != written._seen
+        def begins(optimizer: Optimizer, *_: Any) -> None:
+            if (written := self_reference()) is not None:
+                written.before_step(optimizer)
 
-        def after_step(optimizer: Optimizer, *_: Any) -> None:
-            if (written := self_reference()) is not None and written._holds(optimizer):
-                written._seen = written._now()
+        def ends(optimizer: Optimizer, *_: Any) -> None:
+            if (written := self_reference()) is not None:
+                written.after_step(optimizer)
 
-        for handle in (
-            register_optimizer_step_pre_hook(before_step),
-            register_optimizer_step_post_hook(after_step),
-        ):
+        for handle in (register_optimizer_step_pre_hook(begins), register_optimizer_step_post_hook(ends)):
             weakref.finalize(self, handle.remove)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """An optimiser is about to write: what was written until now was something else."""
+        if self._holds(optimizer):
+            self._otherwise |= self._now() != self._seen
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """An optimiser has written."""
+        if self._holds(optimizer):
+            self._seen = self._now()
 
     def since_last(self, parameters: Iterable[Tensor]) -> bool:
         """Whether any was written to since this was asked last, by something else than an optimiser's step."""

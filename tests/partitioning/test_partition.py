@@ -101,7 +101,7 @@ def test_adjacency_shards_multiply_like_the_whole(case: tuple[dict[str, Tensor],
     expected = torch.sparse.mm(adjacency, tensors["x"])
     whole = exchange(shards, [local(shard.tensors["0"]) for shard in shards])
     for shard, rows in zip(shards, whole, strict=True):
-        mine = shard.tensors["1"]
+        mine = local(shard.tensors["1"])
         assert mine.is_coalesced()
         assert mine.shape == (shard.num_owned, shard.num_owned + shard.num_halo)
         assert torch.equal(torch.sparse.mm(mine, rows), expected[shard.node_ids[: shard.num_owned]])
@@ -125,7 +125,7 @@ def test_csr_and_coo_adjacency_give_the_same_shards() -> None:
     for one, two in zip(partition([coo], 2, method=owner), partition([csr], 2, method=owner), strict=True):
         assert two.tensors["0"].layout is torch.sparse_coo
         assert two.tensors["0"].dtype == torch.float16
-        assert torch.equal(one.tensors["0"].to_dense(), two.tensors["0"].to_dense())
+        assert torch.equal(local(one.tensors["0"]).to_dense(), local(two.tensors["0"]).to_dense())
 
 
 def test_edge_index_beside_its_own_adjacency() -> None:
@@ -133,7 +133,7 @@ def test_edge_index_beside_its_own_adjacency() -> None:
     edges = data["edge_index"]
     data["adj"] = torch.sparse_coo_tensor(edges.flip(0), torch.ones(7), (6, 6), check_invariants=True)
     first = partition(data, 2)[0]
-    assert int(first.adj.indices().size(1)) == first.num_local_edges
+    assert int(first.adj.local().indices().size(1)) == first.num_local_edges
     data["adj"] = torch.sparse_coo_tensor(edges, torch.ones(7), (6, 6), check_invariants=True)
     with pytest.raises(PartitionError, match="'adj' and the data's other graph have different edges"):
         partition(data, 2)
