@@ -91,6 +91,13 @@ class OutputNumber:
     number: int
 
 
+@dataclass
+class _Way:
+    """Keeps what forward decided: an attribute of a module is put back when torch.export has traced it."""
+
+    decisions: Decisions = field(default_factory=Decisions)
+
+
 class _Flat(nn.Module):
     """The user's module with flat tensor inputs and outputs."""
 
@@ -102,7 +109,7 @@ class _Flat(nn.Module):
         self.watch = False
         cut = {name for name, _ in signature.parameters}
         self.real_buffers = {name: buffer for name, buffer in model.named_buffers() if name not in cut}
-        self.decisions = Decisions()
+        self.way = _Way()
         self.train(model.training)
         # train() reaches into the user's submodules: it must leave their own modes alone.
 
@@ -135,7 +142,7 @@ class _Flat(nn.Module):
             return
         with Decider(self.real_buffers, traced) as decider:
             yield
-        self.decisions = decider.decisions.trimmed()
+        self.way.decisions = decider.decisions.trimmed()
 
 
 def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] = frozenset()) -> Captured:
@@ -177,7 +184,7 @@ def _program(
     module = _Flat(model, signature, written)
     exported = _export(module, signature, flat)
     try:
-        return to_program(prepare(exported), signature), module.decisions
+        return to_program(prepare(exported), signature), module.way.decisions
     except GraphshardError:
         raise
     except Exception as error:
