@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import signal
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -68,6 +69,18 @@ def show_error(error: BaseException) -> None:
     rank = os.environ.get("RANK", "0")  # of torchrun's, whose ranks share a terminal
     err.print("[bold red]error:[/] " + (f"rank {rank}: " if rank != "0" else ""), end="")
     err.print(sentence(error), markup=False, soft_wrap=True)
+
+
+def show_signal(ended: SystemExit) -> None:
+    """Say on stderr which signal ended the command, if one did."""
+    code = ended.code if isinstance(ended.code, int) else 0
+    if code > _BY_SIGNAL:
+        name = signal.Signals(code - _BY_SIGNAL).name
+        console(stderr=True).print(f"ended by {name}: ranks are stopped, temporary files are removed")
+
+
+_BY_SIGNAL = 128
+"""What a shell adds to a signal's number for the exit code of a process that it ended."""
 
 
 def sentence(error: BaseException) -> str:

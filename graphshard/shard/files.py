@@ -54,16 +54,44 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
         raise ShardError("save takes the shards of one partition, but these were cut by different ones")
     _check_alike(shards)
     try:
-        if _holds_a_set(target):
-            _write_set(shards, target)
-            _remove_old_files(target)
-            return
-        with _scratch_directory(target) as scratch:
-            _write_set(shards, scratch)
-            scratch.rename(target)
-        _sync(target.parent)
+        with _alone_in(target.parent):
+            _save_alone(shards, target)
     except (OSError, SafetensorError) as error:
         raise ShardError(f"cannot write shards to {target}: {error}") from error
+
+
+def _save_alone(shards: Sequence[Shard], target: Path) -> None:
+    if _holds_a_set(target):
+        _write_set(shards, target)
+        _remove_old_files(target)
+        return
+    _remove_scratch(target)
+    with _scratch_directory(target) as scratch:
+        _write_set(shards, scratch)
+        scratch.rename(target)
+    _sync(target.parent)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Inside the block no other save runs in a folder; on a file system without locks (some NFS) one may."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError, ImportError):
+            import fcntl  # of POSIX
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_scratch(target: Path) -> None:
+    """Remove what saves to the same place left that were killed."""
+    own = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{32}}")
+    for path in target.parent.iterdir():
+        if own.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_alike(shards: Sequence[Shard]) -> None:
@@ -189,6 +217,7 @@ def _write_set(shards: Sequence[Shard], folder: Path) -> None:
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
     scratch = folder / f".writing-{uuid.uuid4().hex}"
     save_file(packed(shard), scratch)
+    scratch.chmod(0o666 & ~_umask())  # safetensors lets the owner alone read it
     _sync(scratch)
     digest = _sha256(scratch)
     name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
@@ -202,6 +231,13 @@ def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
         "num_halo": shard.num_halo,
         "num_local_edges": shard.num_local_edges,
     }
+
+
+def _umask() -> int:
+    """What this process takes away from the permissions of new files; it can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _remove_old_files(folder: Path) -> None:

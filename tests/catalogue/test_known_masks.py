@@ -16,7 +16,7 @@ from torch import Tensor
 from graphshard.ir.placement import Joined, Kept, Placed
 
 
-@examples(10)
+@examples(6)
 @given(case=cases())
 def test_weights_of_added_self_loops(case: Case) -> None:
     model = make(lambda: OnGraph(pyg.ClusterGCNConv(F_IN, 4, diag_lambda=0.3)))

@@ -109,7 +109,8 @@ def test_a_run_goes_on_on_other_numbers_of_ranks(name: str, tmp_path: Path) -> N
     optimizer = OPTIMIZERS[name]
     whole, state, _ = trained(1, tmp_path / "whole", 8, optimizer=optimizer)[0]
     losses: list[float] = []
-    for number, (parts, steps) in enumerate([(3, 2), (2, 3), (1, 1), (3, 2)]):
+    runs = [(3, 2), (2, 3), (1, 1), (3, 2)] if name == "adam" else [(2, 4), (3, 4)]
+    for number, (parts, steps) in enumerate(runs):
         # The model of a run that goes on begins with other weights: nothing of it may stay.
         found = trained(parts, tmp_path / "run", steps, first=number, optimizer=optimizer, seed=number)
         assert found[0][2] == len(losses)

@@ -149,7 +149,7 @@ def compiled(name: str) -> tuple[nn.Module, Compilations]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@examples(5)
+@examples(4)
 @given(case=hetero_cases())
 def test_any_partition(name: str, case: HeteroCase) -> None:
     model, programs = compiled(name)

@@ -93,7 +93,7 @@ def compiled(name: str) -> tuple[nn.Module, Compilations]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@examples(8)
+@examples(5)
 @given(case=link_cases())
 def test_any_partition(name: str, case: LinkCase) -> None:
     model, programs = compiled(name)

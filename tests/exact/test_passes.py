@@ -32,7 +32,7 @@ def check(
     check_equal(*arguments, backwards=2, setting=setting, least=1e-3, tolerance=1e-6 if single else 1e-9)
 
 
-@examples(16)
+@examples(10)
 @given(
     names=st.lists(st.sampled_from(sorted(CONVS)), min_size=1, max_size=3),
     chosen=options,
@@ -54,7 +54,7 @@ def test_a_layer_with_fixed_inputs(name: str, chosen: Options) -> None:
     check(make(factory), fixed_case(parts=4), chosen, True)
 
 
-@examples(8)
+@examples(5)
 @given(name=st.sampled_from([*LAYERS, *WRITTEN]), left_out=st.sampled_from(NAMES), case=cases(min_nodes=2))
 def test_all_passes_but_one(name: str, left_out: str, case: Case) -> None:
     factory = LAYERS.get(name) or WRITTEN[name]

@@ -86,7 +86,7 @@ def compiled(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, Compi
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@examples(5)
+@examples(4)
 @given(case=cases(min_nodes=2, min_edges=1).map(_never_empty))
 def test_a_reduction(name: str, case: Case) -> None:
     model, programs = compiled(name, lambda: _family(name))
@@ -99,7 +99,7 @@ def _along_rows(self, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...]:
     return *along, h.logsumexp(0), x.logsumexp((0, 1)), x - x.amax(0), nn.functional.normalize(h, dim=0)
 
 
-@examples(5)
+@examples(4)
 @given(case=cases(min_nodes=1, min_edges=1))
 def test_along_the_rows(case: Case) -> None:
     model, programs = compiled("along rows", lambda: model_of(_along_rows))

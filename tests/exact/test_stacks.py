@@ -19,7 +19,7 @@ def stack(names: list[tuple[str, str, str]], residual: bool, p: float = 0.0) -> 
     return make(lambda: Stack([(CONVS[c](), NORMS[n](), ACTIVATIONS[a]()) for c, n, a in names], residual, p))
 
 
-@examples(9)
+@examples(6)
 @given(
     names=st.lists(steps, min_size=1, max_size=3),
     residual=st.booleans(),
@@ -35,7 +35,7 @@ def test_a_stack(
         check_equal(model, case.tensors, case.assignment, case.parts, programs)
 
 
-@examples(4)
+@examples(3)
 @given(names=st.lists(steps, min_size=1, max_size=2), case=cases(min_nodes=2))
 def test_dropout_is_the_same_on_one_rank_and_on_several(
     names: list[tuple[str, str, str]], case: Case

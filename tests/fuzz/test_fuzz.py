@@ -27,7 +27,7 @@ def returning(expression: str) -> FuzzedProgram:
     return FuzzedProgram(f"{HEADER}    return [{expression}]\n")
 
 
-@examples(15)
+@examples(10)
 @given(program=fuzzed_programs(), first=cases(30, min_edges=1), second=cases(30, min_nodes=2, min_edges=1))
 def test_random_programs(program: FuzzedProgram, first: Case, second: Case) -> None:
     verdict = judge(program, [first, second])
@@ -39,7 +39,7 @@ def test_programs_are_long_and_hardly_ever_refused() -> None:
     results: Counter[str] = Counter()
     lengths: list[int] = []
 
-    @examples(12)
+    @examples(8)
     @given(program=fuzzed_programs())
     def count(program: FuzzedProgram) -> None:
         results[judge(program, [fixed_case(parts=2)]).result] += 1

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,3 +225,44 @@ def test_complex_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="'z' is complex"):
         partition(data, 1).save(tmp_path / "p")
     assert list(tmp_path.iterdir()) == []
+
+
+def _save_in_a_process(shards: Any, path: Path) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=shards.save, args=(path,))
+    process.start()
+    return process
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_two_saves_at_once_leave_one_whole_set(tmp_path: Path) -> None:
+    sets = {2: sharded(2), 3: sharded(3, seed=5)}
+    for number in range(6):
+        path = tmp_path / f"p{number}"
+        if number % 2:
+            sets[2].save(path)
+        saves = [_save_in_a_process(shards, path) for shards in sets.values()]
+        for process in saves:
+            process.join()
+            assert process.exitcode == 0
+        size = json.loads((path / "manifest.json").read_text())["world_size"]
+        for shard in sets[size]:
+            assert_same(shard, load_shard(path, shard.rank))
+        assert len(list(path.iterdir())) == size + 1
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, other = tmp_path / f".p-{'0' * 32}", tmp_path / ".p-of-mine"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    sharded(2).save(tmp_path / "p")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "p"]
+
+
+def test_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        sharded(2).save(tmp_path / "p")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "p").iterdir()} == {0o640}

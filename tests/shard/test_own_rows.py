@@ -245,7 +245,7 @@ def test_an_optimiser_makes_the_steps_of_one_machine(name: str) -> None:
         torch.testing.assert_close(moments, wanted)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0, float("inf"), -float("inf")]),
     st.lists(st.integers(0, 1), min_size=N, max_size=N),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import random
 import re
+import struct
 import sys
+import tempfile
 import time
+import zipfile
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.repository import SHARED_DATA
 
 from graphshard.errors import DataError
@@ -239,3 +247,76 @@ def test_broken_files(tmp_path: Path) -> None:
         (tmp_path / "g.npz").write_bytes(content)
         with pytest.raises(DataError, match=r"cannot be read|has no"):
             load_data(str(tmp_path / "g.npz"))
+
+
+def _npy(content: bytes | np.ndarray) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    stream = io.BytesIO()
+    np.save(stream, content)
+    return stream.getvalue()
+
+
+def _declaring(shape: tuple[int, ...]) -> bytes:
+    """An array of which a file says that it is of this shape, and that is not there."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    head += b" " * (63 - (len(head) + 10) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
+
+
+def _broken_stream(archive: bytearray) -> None:
+    at = archive.index(b"y.npy") + 5
+    archive[at : at + 6] = b"\xff" * 6
+
+
+def _central(offset: int, value: int) -> Callable[[bytearray], None]:
+    def edit(archive: bytearray) -> None:
+        archive[archive.index(b"PK\x01\x02") + offset] = value
+
+    return edit
+
+
+DAMAGED: dict[str, tuple[bytes | np.ndarray, Callable[[bytearray], None]]] = {
+    "a broken stream": (np.zeros((2, 3), "f4"), _broken_stream),
+    "encrypted": (np.zeros((2, 3), "f4"), _central(8, 1)),
+    "an unknown compression": (np.zeros((2, 3), "f4"), _central(10, 99)),
+    "80 TB": (_declaring((2, 10**13)), lambda _: None),
+    "10 to the 30": (_declaring((2, 10**30)), lambda _: None),
+    "no array": (b"hello", lambda _: None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_npz_is_one_sentence(name: str, tmp_path: Path) -> None:
+    content, edit = DAMAGED[name]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, value in (
+            ("edge_index", np.array([[0, 1], [1, 0]])),
+            ("y", np.array([0, 1])),
+            ("x", content),
+        ):
+            archive.writestr(f"{key}.npy", _npy(value))
+    damaged = bytearray(stream.getvalue())
+    edit(damaged)
+    (tmp_path / "x.npz").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"x\.npz cannot be read as arrays of numbers: "):
+        load_data(str(tmp_path / "x.npz"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_bit_that_changed_in_a_pt_file_is_never_another_graph(seed: int) -> None:
+    graph = load_data("sbm:nodes=60,degree=4,features=4")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "g.pt"
+        torch.save(dict(graph.tensors), file)
+        content = bytearray(file.read_bytes())
+        place = random.Random(seed)
+        content[place.randrange(len(content))] ^= 1 << place.randrange(8)
+        file.write_bytes(content)
+        try:
+            found = load_data(str(file))
+        except DataError:
+            return
+    assert all(torch.equal(found[name], graph[name]) for name in graph)

@@ -59,6 +59,9 @@ def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             output.console(stderr=True).print("interrupted")
             raise typer.Exit(130) from None
+        except SystemExit as ended:
+            output.show_signal(ended)
+            raise
         except Exception as error:
             output.show_error(error)
             raise typer.Exit(1) from None

@@ -145,21 +145,18 @@ def _show(head: dict[str, Any], result: Trained, found: list[Comparison], json: 
 
 def _save(history: History, file: Path) -> None:
     """Write the trained weights, whole or not at all."""
-    import os
-    import tempfile
+    import uuid
 
     import torch
 
     from graphshard.errors import DataError
 
+    scratch = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as scratch:
-            torch.save(dict(history.final), scratch)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(scratch.name).chmod(0o666 & ~umask)
-        Path(scratch.name).replace(file)
-    except OSError as error:
+        torch.save(dict(history.final), scratch)
+        scratch.replace(file)
+    except (OSError, RuntimeError) as error:
+        scratch.unlink(missing_ok=True)
         raise DataError(f"cannot write the weights to {file}: {error}") from error
 
 

@@ -6,12 +6,12 @@ import io
 import pickle
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -110,6 +110,7 @@ def read_torch(options: Options) -> GraphData:
     """``PATH.pt``: a PyG ``Data``, ``HeteroData`` or dict of tensors; read without running code unless ``trust=1``."""
     seed, trust = options.read(seed=0, trust=0)
     path = _existing(options.argument)
+    _check_zip(path)
     try:
         with torch.serialization.safe_globals(data_classes()):
             data = torch.load(path, map_location="cpu", weights_only=not trust)
@@ -140,6 +141,25 @@ def read_torch(options: Options) -> GraphData:
     return from_tensors(tensors, path.stem, seed)
 
 
+def _check_zip(path: Path) -> None:
+    """Compare the checksums in a file of torch.save, which torch.load does not.
+
+    Raises:
+        DataError: a bit of it changed since it was written.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of before torch 1.6, or no such file: torch.load says more
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of any class: see read_npz
+        raise DataError(f"{path} is damaged: {error}") from error
+    if damaged is not None:
+        raise DataError(
+            f"{path} is damaged: {damaged} in it does not have the checksum that it was written with"
+        )
+
+
 def read_npz(options: Options) -> GraphData:
     """``PATH.npz``: the arrays that ``sources.load_data`` lists; pickled objects are refused."""
     (seed,) = options.read(seed=0)
@@ -150,15 +170,23 @@ def read_npz(options: Options) -> GraphData:
             kept = [
                 key for key in archive.files if key in {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
             ]
-            arrays = {key: archive[key] for key in kept}
+            arrays = {key: _array(archive, key) for key in kept}
             classes = len(archive["classes"]) if "classes" in archive.files else 0
-    except (ValueError, BadZipFile, OSError, EOFError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as arrays of numbers: {error}") from error
+    except Exception as error:  # of any class: zlib.error, MemoryError, NotImplementedError ...
+        said = str(error) or type(error).__name__
+        raise DataError(f"{path} cannot be read as arrays of numbers: {said}") from error
     odd = [key for key, array in arrays.items() if array.dtype.kind not in "biuf"]
     if odd:
         raise DataError(f"{odd[0]!r} in {path} has dtype {arrays[odd[0]].dtype}, not numbers")
     tensors = {key: torch.from_numpy(_widened(array)) for key, array in arrays.items()}
     return from_tensors(tensors, path.stem, seed, classes)
+
+
+def _array(archive: Any, key: str) -> np.ndarray[Any, Any]:
+    found = archive[key]
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{key!r} in it is no array")
+    return found
 
 
 def _widened(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
