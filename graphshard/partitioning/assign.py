@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pymetis
 import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
-from graphshard.graph.checks import sorted_unique
 from graphshard.graph.data import GraphData
 from graphshard.graph.schema import NUMBERS
+from graphshard.partitioning.adjacency import Ends, adjacency
 
 Method = str | Tensor | Mapping[str, Tensor] | Callable[..., Any]
 """``"metis"``; the part of each node; a function of edges, numbers of nodes and parts that gives it."""
@@ -72,16 +73,17 @@ def metis_of(graph: GraphData, num_parts: int, seed: int) -> dict[str, Tensor]:
     for name, count in graph.node_counts.items():
         starts[name] = total
         total += count
-    union, weights = [torch.empty(2, 0, dtype=torch.int64)], torch.ones(total, dtype=torch.int64)
+    union, weights = [], torch.ones(total, dtype=torch.int64)
     for edge_set in graph.schema.edges:
         if edge_set.plan == NUMBERS:
             continue
         index = graph.edges(edge_set.name).cpu()
-        index = index + torch.tensor([[starts[edge_set.source]], [starts[edge_set.destination]]])
-        weights += torch.bincount(index[1], minlength=total)
+        ends = Ends(index, starts[edge_set.source], starts[edge_set.destination])
+        received = torch.bincount(index[1])
+        weights[ends.destination : ends.destination + received.numel()] += received
         if edge_set in graph.schema.messages:
-            union.append(index)
-    parts = metis(torch.cat(union, dim=1), total, num_parts, seed, weights)
+            union.append(ends)
+    parts = _metis(union, total, num_parts, seed, weights)
     pieces = parts.split_with_sizes(list(graph.node_counts.values()))
     return {name: piece.clone() for name, piece in zip(graph.node_counts, pieces, strict=True)}
 
@@ -104,19 +106,20 @@ def metis(
     Returns:
         int64 ``[N]``. With at least as many parts as nodes, every node is a part.
     """
+    if weights is None:
+        weights = torch.bincount(edge_index[1], minlength=num_nodes) + 1
+    return _metis([Ends(edge_index)], num_nodes, num_parts, seed, weights)
+
+
+def _metis(edges: Sequence[Ends], num_nodes: int, num_parts: int, seed: int, weights: Tensor) -> Tensor:
     if num_parts == 1:
         return torch.zeros(num_nodes, dtype=torch.int64)
     if num_parts >= num_nodes:  # METIS complains on stdout about graphs this small
         return torch.arange(num_nodes)
-    source, destination = edge_index[:, edge_index[0] != edge_index[1]]
-    keys = sorted_unique(torch.cat([source * num_nodes + destination, destination * num_nodes + source]))
-    if keys.numel() == 0:
+    starts, neighbours = adjacency(edges, num_nodes)
+    if neighbours.numel() == 0:
         return torch.arange(num_nodes) * num_parts // num_nodes
-    starts = torch.zeros(num_nodes + 1, dtype=torch.int64)
-    starts[1:] = torch.bincount(keys // num_nodes, minlength=num_nodes).cumsum(0)
-    if weights is None:
-        weights = torch.bincount(edge_index[1], minlength=num_nodes) + 1
+    graph = pymetis.CSRAdjacency(starts.numpy(), neighbours.numpy())  # int64: taken without a copy
     options = pymetis.Options(seed=seed)
-    graph = pymetis.CSRAdjacency(starts.numpy(), (keys % num_nodes).numpy())
     _, parts = pymetis.part_graph(num_parts, graph, vweights=weights.numpy(), options=options)
-    return torch.tensor(parts, dtype=torch.int64)
+    return torch.from_numpy(np.array(parts, dtype=np.int64))

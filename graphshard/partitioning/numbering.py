@@ -69,9 +69,8 @@ def number_nodes(graph: GraphData, assignments: Mapping[str, Tensor], num_parts:
         num_parts: number of parts; those that no node is assigned to are empty.
     """
     indices = {edge_set.name: graph.edges(edge_set.name).cpu() for edge_set in graph.schema.edges}
-    edges = {
-        e.name: _group(assignments[e.destination][indices[e.name][1]], num_parts) for e in graph.schema.edges
-    }
+    narrow = {name: _narrow(assignment, num_parts) for name, assignment in assignments.items()}
+    edges = {e.name: _group(narrow[e.destination][indices[e.name][1]], num_parts) for e in graph.schema.edges}
     nodes = {}
     for name in graph.schema.nodes:
         assignment = assignments[name]
@@ -114,6 +113,11 @@ def _group(part: Tensor, num_parts: int) -> tuple[Tensor, ...]:
     counts = torch.bincount(part, minlength=num_parts)
     bounds = counts.cumsum(0)[:-1].tolist()
     return tuple(part.argsort(stable=True).tensor_split(bounds))
+
+
+def _narrow(assignment: Tensor, num_parts: int) -> Tensor:
+    """Part ids in few bits: they are looked up for every edge, and sorted."""
+    return assignment.to(torch.int16 if num_parts < 1 << 15 else torch.int32)
 
 
 def build_shard(graph: GraphData, numbering: Numbering, rank: int) -> Shard:

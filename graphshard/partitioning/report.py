@@ -72,6 +72,9 @@ class PartitionReport:
         return "\n".join(lines)
 
 
+_AT_ONCE = 1 << 22  # edges that are looked at together
+
+
 def _balance(counts: Sequence[int]) -> float:
     """The largest over the mean; 1.0 where all are 0."""
     return max(counts) * len(counts) / sum(counts) if sum(counts) else 1.0
@@ -88,8 +91,9 @@ def report_of(
     cut = 0
     for edge_set in graph.schema.messages:
         index = graph.edges(edge_set.name).cpu()
-        owners = assignments[edge_set.source][index[0]], assignments[edge_set.destination][index[1]]
-        cut += int((owners[0] != owners[1]).sum())
+        for some in index.split(_AT_ONCE, dim=1):  # type: ignore[no-untyped-call]
+            owners = assignments[edge_set.source][some[0]], assignments[edge_set.destination][some[1]]
+            cut += int((owners[0] != owners[1]).sum())
     names = () if graph.schema.homogeneous else graph.schema.nodes
     by_type = {name: tuple(shard.node_sets[name].num_owned for shard in shards) for name in names}
     plans = [(name, plan) for name in graph.schema.nodes for plan in graph.schema.plans(name)]

@@ -20,6 +20,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -58,6 +59,8 @@ _GRACE_SECONDS = 5.0
 _STOP_SECONDS = 10.0
 # A rank that is asked where it is answers in C, whatever it does in Python.
 _WHERE, _ANSWER_SECONDS = signal.SIGUSR1, 0.3
+# What Python adds to it, in the path of a socket.
+_LONG_FOLDER = 108 - len("/pymp-01234567/listener-01234567") - 8
 _LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 # A job that this process may be a rank of; its own ranks are of another.
 _OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
@@ -74,6 +77,7 @@ class _Job:
     threads: int
     timeout: float
     run_timeout: float
+    temporary: tuple[str, ...]
 
 
 def launch(
@@ -83,6 +87,7 @@ def launch(
     *,
     timeout: float = 300.0,
     run_timeout: float | None = None,
+    temporary: Sequence[Path] = (),
 ) -> list[T]:
     """Run ``fn(*args)`` in ``world_size`` processes of this machine, with gloo's default process group ready.
 
@@ -96,6 +101,8 @@ def launch(
         timeout: seconds for a collective to complete: how long ranks wait for one that hangs.
         run_timeout: seconds for the whole run of a rank, ``math.inf`` for no end; None is a little more than
             ``timeout``, so that the collective that waited is named.
+        temporary: folders of the caller's that are of no use without it: ranks remove them if this process
+            is killed.
 
     Returns:
         The results, in rank order.
@@ -109,7 +116,8 @@ def launch(
     payload = _pack(fn, args)
     limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
     with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as name:  # only its owner can read it
-        job = _Job(payload, name, _environment(), world_size, _threads_per_rank(world_size), timeout, limit)
+        threads, left = _threads_per_rank(world_size), (name, *map(str, temporary))
+        job = _Job(payload, name, _environment(), world_size, threads, timeout, limit, left)
         folder = Path(name)
         with signals_end_this_process():
             _run(job)
@@ -152,9 +160,21 @@ def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context
         return multiprocessing.get_context("spawn")
     # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
     multiprocessing.set_forkserver_preload(PRELOADED)
-    with with_allocator():
+    with with_allocator(), _short_temporary_folder():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """The forkserver's socket stands in the folder for temporary files, and its path must be short (108 bytes)."""
+    before, usual = tempfile.tempdir, tempfile.gettempdir()
+    if len(os.fsencode(usual)) > _LONG_FOLDER and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _run(job: _Job) -> None:
@@ -269,7 +289,7 @@ def _hidden_main() -> Iterator[None]:
 def _run_rank(job: _Job, rank: int) -> None:
     """One rank, from start to the file of its result. Leaves a note and exits where anything goes wrong."""
     folder = Path(job.folder)
-    threading.Thread(target=_end_with_the_launcher, daemon=True).start()
+    threading.Thread(target=_end_with_the_launcher, args=(job.temporary,), daemon=True).start()
     (folder / f"{rank}.started").touch()
     with open(folder / f"{rank}.stuck", "w") as stuck:
         faulthandler.register(_WHERE, file=stuck, all_threads=False)
@@ -289,11 +309,13 @@ def _run_rank(job: _Job, rank: int) -> None:
             faulthandler.unregister(_WHERE)
 
 
-def _end_with_the_launcher() -> None:
-    """A launching process that was killed could not stop its ranks."""
+def _end_with_the_launcher(temporary: Sequence[str]) -> None:
+    """A launching process that was killed could not stop its ranks, nor remove what only it needed."""
     launcher = multiprocessing.parent_process()
     if launcher is not None:
         launcher.join()
+        for folder in temporary:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
 

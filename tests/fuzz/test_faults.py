@@ -1,4 +1,4 @@
-"""A run that is hit by a fault goes on to the weights of one that is not; ``python -m fuzz.faults`` does it for longer."""
+"""A run that is hit by a fault goes on to the weights of one that is not (``fuzz.faults`` goes on)."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ from support import launch_jobs
 """
 
 
-def run_python(*args, stdin=""):
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+def run_python(*args, stdin="", **variables):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")} | variables
     return subprocess.run(
         [sys.executable, "-W", "error", *args],
         input=stdin,
@@ -171,6 +171,16 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     assert done.returncode == 1
     assert "could not start" in done.stderr
     assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_a_long_path_for_temporary_files(tmp_path):
+    """A socket's path must be short, and the forkserver's would stand there."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(guard='if __name__ == "__main__":'))
+    done = run_python(str(script), TMPDIR=str(folder))
+    assert (done.returncode, done.stdout) == (0, "[0, 1]\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])

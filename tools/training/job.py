@@ -85,7 +85,11 @@ def under_torchrun() -> bool:
 def run_local(job: Job, ranks: int, shards: Path | None, load: Callable[[], GraphData]) -> list[Trained]:
     """Start the ranks on this machine, each a process; without ``shards``, partition what ``load`` gives."""
     with signals_end_this_process(), _shards(shards, ranks, job.seed, load) as folder:
-        found = launch(run_rank, ranks, (job, str(folder)), timeout=job.timeout, run_timeout=math.inf)[0]
+        left = (folder.parent,) if shards is None else ()
+        arguments = (job, str(folder))
+        found = launch(run_rank, ranks, arguments, timeout=job.timeout, run_timeout=math.inf, temporary=left)[
+            0
+        ]
     assert found is not None
     return found
 
