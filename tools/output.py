@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 _PLAIN_WIDTH = 120
 # What is wrong with the model or the data; which rank was the first to say so does not matter.
-_SAME_ON_ALL_RANKS = ("CaptureError", "UnsupportedOperation", "DataError")
+_SAME_ON_ALL_RANKS = ("CaptureError", "CheckpointError", "UnsupportedOperation", "DataError")
 # multiprocessing's tracker tells of semaphores that a killed rank held; it removes them itself.
 _TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
 
