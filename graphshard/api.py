@@ -179,16 +179,6 @@ class DistributedModule(Transparent):
         """int64 global ids of the rows of a node parameter; None of a parameter that every rank has whole."""
         return None if self._node_parameters is None else self._node_parameters.row_ids(name)
 
-    @property
-    def user_module(self) -> nn.Module:
-        """The user's module; where node parameters are cut, its twin with this rank's rows."""
-        return self._model
-
-    def own_rows(self) -> Iterator[tuple[torch.Tensor, str, torch.Tensor]]:
-        """(tensor, node set, int64 global ids of its rows) of each node parameter and buffer."""
-        if self._node_parameters is not None:
-            yield from self._node_parameters.rows_of(self._model)
-
     def train(self, mode: bool = True) -> DistributedModule:
         """As the user's module: the mode is passed on to it and its submodules."""
         self._model.train(mode)

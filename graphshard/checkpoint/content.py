@@ -115,11 +115,11 @@ class _Cut:
 
     def __init__(self, model: nn.Module) -> None:
         self.distributed = isinstance(model, DistributedModule)
-        self.module = model.user_module if isinstance(model, DistributedModule) else model
+        self.module = model._model if isinstance(model, DistributedModule) else model
         self.ids: dict[str, Tensor] = {}
         self._sets: dict[int, str] = {}
-        if isinstance(model, DistributedModule):
-            for tensor, of, ids in model.own_rows():
+        if isinstance(model, DistributedModule) and model._node_parameters is not None:
+            for tensor, of, ids in model._node_parameters.rows_of(model._model):
                 self.ids[of], self._sets[id(tensor)] = ids, of
 
     def set_of(self, tensor: Tensor) -> str | None:

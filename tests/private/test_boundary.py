@@ -30,7 +30,7 @@ ALLOWED = {
 }
 """The expressions that may be read anywhere, by how they begin, each with its reason."""
 
-OWN = {"_model", "_group", "_graphshard", "_make_whole", "_take_owned", "_exit"}
+OWN = {"_model", "_group", "_node_parameters", "_graphshard", "_make_whole", "_take_owned", "_exit"}
 """Names of graphshard's own classes, and ``os._exit``, where one part of the package reads them of another."""
 
 
