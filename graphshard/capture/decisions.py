@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from graphshard.private import pytree
 from graphshard.private.torch_functions import outside_of_tracing
 from graphshard.private.torch_tensors import version_of
 
-__all__ = ["Decider", "Decisions"]
+__all__ = ["Decider", "Decisions", "may_decide"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ class Decisions:
             found = pytree.tree_leaves(step.func(*args, **kwargs))
             values.update(zip(step.results, (v for v in found if isinstance(v, Tensor)), strict=True))
         return True
+
+
+_FEW = 4096
+
+
+def may_decide(buffer: Tensor) -> bool:
+    """Whether it is one that a program may look at in every call: strided, of few numbers."""
+    return buffer.layout is torch.strided and not is_lazy(buffer) and buffer.numel() <= _FEW
 
 
 class Decider(TorchFunctionMode):

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from graphshard.capture.calls import refuse_unseen_calls
 from graphshard.capture.clean import prepare
-from graphshard.capture.decisions import Decider, Decisions
+from graphshard.capture.decisions import Decider, Decisions, may_decide
 from graphshard.capture.examples import Signature, dynamic_shapes, example_inputs, sizes_for
 from graphshard.capture.explain import explained, first_line, user_place
 from graphshard.capture.fixed_sizes import FixedSizeError, StopAtFixedSize
@@ -108,7 +108,9 @@ class _Flat(nn.Module):
         self.written = written
         self.watch = False
         cut = {name for name, _ in signature.parameters}
-        self.real_buffers = {name: buffer for name, buffer in model.named_buffers() if name not in cut}
+        self.real_buffers = {
+            name: buffer for name, buffer in model.named_buffers() if name not in cut and may_decide(buffer)
+        }
         self.way = _Way()
         self.train(model.training)
         # train() reaches into the user's submodules: it must leave their own modes alone.

@@ -185,7 +185,9 @@ def an_undistributed_head_and_encoder(model: nn.Module) -> Tensor:
     """What stands before and after the model is plain torch; weights are used inside and outside at once."""
     data = graph()
     encoder, head = nn.Linear(5, 5).double(), nn.Linear(3, 1).double()
-    own = torch.Generator().manual_seed(2)  # ranks are threads, which would draw from one generator in any order
+    own = torch.Generator().manual_seed(
+        2
+    )  # ranks are threads, which would draw from one generator in any order
     for parameter in (*encoder.parameters(), *head.parameters()):
         nn.init.uniform_(parameter, -0.4, 0.4, generator=own)
     rows = head(model(encoder(data["x"]), data["edge_index"]))
