@@ -186,11 +186,19 @@ DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def two_kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints of two ranks, to be copied."""
+    folder = tmp_path_factory.mktemp("kept")
+    for _ in range(2):
+        trained(2, folder, 1)
+    return folder
+
+
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_one_is_passed_over_with_a_warning(name: str, tmp_path: Path) -> None:
+def test_a_damaged_one_is_passed_over_with_a_warning(name: str, two_kept: Path, tmp_path: Path) -> None:
     damage, said = DAMAGES[name]
-    trained(2, tmp_path, 1)
-    trained(2, tmp_path, 1)
+    shutil.copytree(two_kept, tmp_path, dirs_exist_ok=True)
     newest = max(tmp_path.iterdir())
     damage(newest)
     model = made(seed=9)

@@ -208,10 +208,8 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
     "of lists": lambda p: torch.optim.RAdam(p, lr=0.1, weight_decay=0.1, foreach=True),
     "fused": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "state at once": lambda p: torch.optim.Adagrad(p, lr=0.1),
     "by sign": lambda p: torch.optim.Rprop(p, lr=0.1),
-    "averaged": lambda p: torch.optim.ASGD(p, lr=0.1),
     "norms of its own": lambda p: Lamb(p, lr=0.1),
 }
 
