@@ -68,17 +68,15 @@ Key = tuple[Hashable, int]
 """What a capture depends on, and which of the ways that forward's buffers lead to."""
 
 _OF_ONE_PROCESS = (
-    *(
-        "_whole",
-        "_compiled",
-        "_constants",
-        "_agreed",
-        "_agreement",
-        "_small",
-        "_observed",
-        "_written",
-        "_entries",
-    ),
+    "_whole",
+    "_compiled",
+    "_constants",
+    "_agreed",
+    "_agreement",
+    "_small",
+    "_observed",
+    "_written",
+    "_entries",
 )
 """What a copy of a distributed module, or one from a file, makes anew."""
 

@@ -9,18 +9,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from graphshard.api import DistributedModule
 from graphshard.checkpoint.document import decoded, encoded
 from graphshard.errors import CheckpointError
+from graphshard.ranks.turns import RandomState
 from graphshard.shard.own_rows import OwnRows
 from graphshard.shard.placed import plain
 
@@ -179,18 +178,13 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def random_streams() -> dict[str, Any]:
     """Where the generators of PyTorch, Python and NumPy stand."""
-    found = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-    }
+    found = vars(RandomState.now())
     return found | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def put_random_streams(streams: dict[str, Any]) -> None:
     """Let the generators go on from where they stood."""
-    torch.set_rng_state(streams["torch"])
-    random.setstate(streams["python"])
-    np.random.set_state(streams["numpy"])
-    if "cuda" in streams and torch.cuda.is_available():
-        torch.cuda.set_rng_state(streams["cuda"])
+    cuda = streams.pop("cuda", None)
+    RandomState(**streams).restore()
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)

@@ -10,7 +10,6 @@ No rank waits for another: a crash leaves a folder without all manifests, which 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,8 @@ from torch import Tensor
 
 from graphshard.errors import CheckpointError
 from graphshard.private.torch_checkpoint_files import read_tensors, write_tensors
+from graphshard.shard.disk import sha256_of, sync
+from graphshard.shard.manifest import manifest_checksum
 
 FORMAT, VERSION = "graphshard checkpoint", 1
 _NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})")
@@ -62,7 +63,7 @@ class Saved:
                 size = file.stat().st_size
                 if size != entry["size"]:
                     raise CheckpointError(f"{file} has {size} bytes instead of {entry['size']}")
-                if _sha256(file) != entry["sha256"]:
+                if sha256_of(file) != entry["sha256"]:
                     raise CheckpointError(f"{file} does not have the checksum that it was written with")
             except OSError as error:
                 raise CheckpointError(f"cannot read {file}: {error}") from error
@@ -115,11 +116,8 @@ def write_rank(
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / _rank_name(rank)
     layout = write_tensors(place, tensors)
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(place.iterdir())
-        if path.name in {entry["file"] for entry in layout.values()}
-    }
+    paths = [place / name for name in sorted({entry["file"] for entry in layout.values()})]
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -129,7 +127,7 @@ def write_rank(
         "tensors": layout,
         "document": document,
     }
-    manifest["sha256"] = _digest(manifest)
+    manifest["sha256"] = manifest_checksum(manifest)
     scratch = folder / f".writing-{uuid.uuid4().hex}"
     with scratch.open("w", encoding="utf-8") as stream:
         json.dump(manifest, stream)
@@ -137,7 +135,7 @@ def write_rank(
         os.fsync(stream.fileno())
     scratch.replace(folder / f"{_rank_name(rank)}.json")
     for path in (folder, folder.parent):
-        _sync(path)
+        sync(path)
 
 
 def _manifest(folder: Path, rank: int) -> dict[str, Any]:
@@ -154,14 +152,9 @@ def _manifest(folder: Path, rank: int) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} is of version {manifest.get('version')}, this graphshard reads {VERSION}"
         )
-    if manifest.get("sha256") != _digest(manifest):
+    if manifest.get("sha256") != manifest_checksum(manifest):
         raise CheckpointError(f"{file} is damaged: its checksum does not fit")
     return manifest
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def prune(folder: Path, keep: int, writing: Path) -> None:
@@ -180,16 +173,3 @@ def _is_whole(saved: Saved) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

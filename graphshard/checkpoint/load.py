@@ -58,9 +58,10 @@ def load_checkpoint(
         CheckpointError: on every rank: the checkpoint is of another model, optimiser or graph; or none is whole.
     """
     group = model.group_name if isinstance(model, DistributedModule) else default_group()
-    candidates = all_gather_object([saved.path.name for saved in found_in(Path(folder))], group)[0]
-    for name in candidates:
-        saved = Saved(Path(folder) / name, int(name.split("-")[1]))
+    here = [(saved.path.name, saved.step) for saved in found_in(Path(folder))]
+    candidates = all_gather_object(here, group)[0]
+    for name, step in candidates:
+        saved = Saved(Path(folder) / name, step)
         manifests, problem = _checked(saved, group)
         if problem:
             if group_rank(group) == 0:

@@ -41,8 +41,8 @@ def adjacency(edges: Sequence[Ends], num_nodes: int) -> tuple[Tensor, Tensor]:
     """
     degrees = torch.zeros(num_nodes, dtype=torch.int64)
     for ends in edges:
-        degrees += _counted(ends.index[0], ends.source, num_nodes)
-        degrees += _counted(ends.index[1], ends.destination, num_nodes)
+        degrees += counted(ends.index[0], ends.source, num_nodes)
+        degrees += counted(ends.index[1], ends.destination, num_nodes)
     counts = torch.zeros(num_nodes, dtype=torch.int64)
     parts = []
     for first, last in _ranges(degrees):
@@ -60,7 +60,8 @@ def adjacency(edges: Sequence[Ends], num_nodes: int) -> tuple[Tensor, Tensor]:
     return starts, neighbours
 
 
-def _counted(numbers: Tensor, offset: int, num_nodes: int) -> Tensor:
+def counted(numbers: Tensor, offset: int, num_nodes: int) -> Tensor:
+    """int64 ``[num_nodes]``, how often each node is among numbers that begin at ``offset``."""
     counts = torch.bincount(numbers)
     found = torch.zeros(num_nodes, dtype=torch.int64)
     found[offset : offset + counts.numel()] = counts

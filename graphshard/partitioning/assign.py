@@ -13,7 +13,7 @@ from torch import Tensor
 from graphshard.errors import PartitionError
 from graphshard.graph.data import GraphData
 from graphshard.graph.schema import NUMBERS
-from graphshard.partitioning.adjacency import Ends, adjacency
+from graphshard.partitioning.adjacency import Ends, adjacency, counted
 
 Method = str | Tensor | Mapping[str, Tensor] | Callable[..., Any]
 """``"metis"``; the part of each node; a function of edges, numbers of nodes and parts that gives it."""
@@ -79,8 +79,7 @@ def metis_of(graph: GraphData, num_parts: int, seed: int) -> dict[str, Tensor]:
             continue
         index = graph.edges(edge_set.name).cpu()
         ends = Ends(index, starts[edge_set.source], starts[edge_set.destination])
-        received = torch.bincount(index[1])
-        weights[ends.destination : ends.destination + received.numel()] += received
+        weights += counted(index[1], ends.destination, total)
         if edge_set in graph.schema.messages:
             union.append(ends)
     parts = _metis(union, total, num_parts, seed, weights)

@@ -195,23 +195,10 @@ def run_ranks(
     timeout: float = 60.0,
     own_random: bool = False,
 ) -> list[T]:
-    """Run ``fn(rank, group_name, group)`` on every simulated rank; the results in rank order.
+    """What ``graphshard.testing.run_ranks`` does, with the results as they are.
 
-    A thread per rank; a single rank runs in the caller's own. The threads inherit whether gradients are
-    recorded, and share all that is global in a process; with ``own_random`` not the random generators: then one rank
-    runs at a time. Functions with ``group=None`` take the rank's simulated group; ``torch.distributed``'s own need
-    ``group=``. For tensors on the CPU: a backward on a GPU runs on one thread for all ranks, which would wait for each
-    other there.
-
-    Args:
-        world_size: the number of ranks, at least 1. timeout: seconds for the whole run of several.
-        fn: what a rank runs; all must run the same sequence of collectives.
-        own_random: whether each rank draws from Python's, NumPy's and PyTorch's generators as if it was alone,
-            beginning where they stand now; afterwards they stand there again.
-
-    Raises:
-        RuntimeMismatch: the ranks ran different collectives, or the time is over.
-        BaseException: what ``fn`` raised, with a note of the rank; of several, the lowest rank's.
+    A thread per rank; a single rank runs in the caller's own. On the CPU: a backward on a GPU runs on one thread for
+    all ranks, which would wait for each other there.
     """
     if world_size < 1:
         raise GraphshardError(f"a run needs at least one rank, not {world_size}")

@@ -8,7 +8,6 @@ rename of the manifest is the one moment at which the new set replaces the old, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from graphshard.errors import ShardError
 from graphshard.shard.checks import file_inside
+from graphshard.shard.disk import sha256_of, sync
 from graphshard.shard.encoding import described, packed, unpacked
 from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
 from graphshard.shard.shard import Shard
@@ -69,7 +69,7 @@ def _save_alone(shards: Sequence[Shard], target: Path) -> None:
     with _scratch_directory(target) as scratch:
         _write_set(shards, scratch)
         scratch.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 @contextmanager
@@ -209,17 +209,17 @@ def _write_set(shards: Sequence[Shard], folder: Path) -> None:
         stream.write(json.dumps(manifest, indent=1) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-    _sync(folder)  # the rank files' names are on disk before the manifest that speaks of them
+    sync(folder)  # the rank files' names are on disk before the manifest that speaks of them
     scratch.replace(folder / MANIFEST)
-    _sync(folder)
+    sync(folder)
 
 
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
     scratch = folder / f".writing-{uuid.uuid4().hex}"
     save_file(packed(shard), scratch)
     scratch.chmod(0o666 & ~_umask())  # safetensors lets the owner alone read it
-    _sync(scratch)
-    digest = _sha256(scratch)
+    sync(scratch)
+    digest = sha256_of(scratch)
     name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
     size = scratch.stat().st_size
     scratch.replace(folder / name)
@@ -247,25 +247,12 @@ def _remove_old_files(folder: Path) -> None:
             file.unlink()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check_file(file: Path, entry: dict[str, Any], verify_checksum: bool) -> None:
     try:
         size = file.stat().st_size
         if size != entry["size"]:
             raise ShardError(f"{file} is damaged: it has {size} bytes instead of {entry['size']}")
-        if verify_checksum and _sha256(file) != entry["sha256"]:
+        if verify_checksum and sha256_of(file) != entry["sha256"]:
             raise ShardError(f"{file} is damaged: its checksum does not fit the manifest")
     except FileNotFoundError:
         raise ShardError(f"{file} is missing: copy it too, or run `graphshard partition` again") from None

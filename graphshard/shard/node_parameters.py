@@ -86,7 +86,7 @@ def _stored(placed: Tensor, whole: Tensor, group: str | None) -> Tensor:
         return nn.Parameter(rows, whole.requires_grad) if parameter else rows
     origin = Origin(placed.shard, placed.placement, group)
     kind = RowsParameter if parameter else OwnRows
-    return own_rows(rows, origin, kind, requires_grad=whole.requires_grad)
+    return own_rows(rows, origin, kind, whole.requires_grad)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

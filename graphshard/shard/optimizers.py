@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from graphshard.errors import ShardError, UnsupportedOperation
 from graphshard.shard.own_rows import OwnRows, RowsParameter, in_step
 from graphshard.shard.placed import plain
 
 _OF_ALL_AT_ONCE = ("LBFGS", "Adafactor", "Muon")
+
+
+class StepWatch(Protocol):
+    """What is told of the steps of every optimiser of this process."""
+
+    def before_step(self, optimizer: Optimizer) -> None: ...
+    def after_step(self, optimizer: Optimizer) -> None: ...
+
+
+def watch_steps(watch: StepWatch) -> None:
+    """Tell it of every step, for as long as it lives."""
+    reference = weakref.ref(watch)
+
+    def begins(optimizer: Optimizer, *_: Any) -> None:
+        if (living := reference()) is not None:
+            living.before_step(optimizer)
+
+    def ends(optimizer: Optimizer, *_: Any) -> None:
+        if (living := reference()) is not None:
+            living.after_step(optimizer)
+
+    for handle in (register_optimizer_step_pre_hook(begins), register_optimizer_step_post_hook(ends)):
+        weakref.finalize(watch, handle.remove)
 
 
 class OptimizerWatch:
@@ -26,23 +53,18 @@ class OptimizerWatch:
 
     def __init__(self, whole: dict[str, nn.Parameter]) -> None:
         self._whole = [(name, weakref.ref(parameter)) for name, parameter in whole.items()]
-        self_reference = weakref.ref(self)
+        watch_steps(self)
 
-        def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            if (watch := self_reference()) is not None:
-                watch.check(optimizer)
-                _begin(optimizer)
+    def before_step(self, optimizer: Optimizer) -> None:
+        """An optimiser makes a step: refuse it, or let it have the rows."""
+        self.check(optimizer)
+        _begin(optimizer)
 
-        def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            _end(optimizer)
+    def after_step(self, optimizer: Optimizer) -> None:
+        """An optimiser has made a step."""
+        _end(optimizer)
 
-        for handle in (
-            register_optimizer_step_pre_hook(before_step),
-            register_optimizer_step_post_hook(after_step),
-        ):
-            weakref.finalize(self, handle.remove)
-
-    def check(self, optimizer: torch.optim.Optimizer) -> None:
+    def check(self, optimizer: Optimizer) -> None:
         """Refuse an optimiser that holds a whole table, or that needs all rows at once.
 
         Raises:
@@ -68,12 +90,12 @@ class OptimizerWatch:
             )
 
 
-def _node_parameters(optimizer: torch.optim.Optimizer) -> Iterator[RowsParameter]:
+def _node_parameters(optimizer: Optimizer) -> Iterator[RowsParameter]:
     for group in optimizer.param_groups:
         yield from (p for p in group["params"] if isinstance(p, RowsParameter))
 
 
-def _begin(optimizer: torch.optim.Optimizer) -> None:
+def _begin(optimizer: Optimizer) -> None:
     """From here on the rows and their moments are an optimiser's."""
     for parameter in _node_parameters(optimizer):
         parameter.in_step = True
@@ -84,7 +106,7 @@ def _begin(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = in_step(value, parameter)
 
 
-def _end(optimizer: torch.optim.Optimizer) -> None:
+def _end(optimizer: Optimizer) -> None:
     """The moments are plain rows again, which files and copies take."""
     for parameter in _node_parameters(optimizer):
         parameter.in_step = False

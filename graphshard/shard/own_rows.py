@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from graphshard.private import pytree
 from graphshard.private.torch_functions import WithoutTorchFunction
 from graphshard.private.torch_modules import state_of
-from graphshard.shard.placed import Origin, Stored, as_placed, call, new_name
+from graphshard.shard.placed import Origin, Stored, as_placed, call, new_name, plain
 
 __all__ = ["OwnRows", "RowsParameter", "in_step", "own_rows", "with_plain_rows"]
 
@@ -49,7 +49,7 @@ class OwnRows(Stored):
         with WithoutTorchFunction():
             if func == _GRADIENT:
                 return _marked(func(*args), args)
-            found = func(*pytree.tree_map(_rows, args), **pytree.tree_map(_rows, kwargs))
+            found = func(*pytree.tree_map(plain, args), **pytree.tree_map(plain, kwargs))
             if _row_by_row(found, args):
                 return _marked(found, args)
         return call(func, types, args, kwargs)
@@ -69,21 +69,21 @@ class OwnRows(Stored):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
             rows, origin = self.local().detach().clone(), replace(self.origin, name=new_name())
-            memo[id(self)] = own_rows(rows, origin, type(self), requires_grad=self.requires_grad)
+            memo[id(self)] = own_rows(rows, origin, type(self), self.requires_grad)
         twin: Tensor = memo[id(self)]
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The process group is that of the job in which it is loaded.
         origin = replace(self.origin, group=None, name=new_name())
-        return _from_file, (self.local().detach(), origin, type(self), self.requires_grad)
+        return own_rows, (self.local().detach(), origin, type(self), self.requires_grad)
 
 
 class RowsParameter(OwnRows, nn.Parameter):
     """``[n, ...]`` rows on this rank of a node parameter ``[N, ...]``."""
 
 
-def own_rows(rows: Tensor, origin: Origin, kind: type[OwnRows], *, requires_grad: bool) -> Tensor:
+def own_rows(rows: Tensor, origin: Origin, kind: type[OwnRows], requires_grad: bool) -> Tensor:
     """This rank's rows of a table, as what they are of the whole; the same memory.
 
     Args:
@@ -95,10 +95,6 @@ def own_rows(rows: Tensor, origin: Origin, kind: type[OwnRows], *, requires_grad
     found.origin = origin
     with WithoutTorchFunction():
         return found.requires_grad_(requires_grad)
-
-
-def _from_file(rows: Tensor, origin: Origin, kind: type[OwnRows], requires_grad: bool) -> Tensor:
-    return own_rows(rows, origin, kind, requires_grad=requires_grad)
 
 
 def in_step(rows: Tensor, like: OwnRows) -> OwnRows:
@@ -118,22 +114,18 @@ def with_plain_rows(model: nn.Module) -> Iterator[None]:
         for name, tensor in tensors.items()
         if isinstance(tensor, OwnRows)
     ]
-    plain: dict[int, Tensor] = {}
+    parts: dict[int, Tensor] = {}
     for tensors, name, rows in kept:
-        if id(rows) not in plain:
+        if id(rows) not in parts:
             part = rows.local().detach()
             parameter = isinstance(rows, nn.Parameter)
-            plain[id(rows)] = nn.Parameter(part, rows.requires_grad) if parameter else part
-        tensors[name] = plain[id(rows)]
+            parts[id(rows)] = nn.Parameter(part, rows.requires_grad) if parameter else part
+        tensors[name] = parts[id(rows)]
     try:
         yield
     finally:
         for tensors, name, rows in kept:
             tensors[name] = rows
-
-
-def _rows(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, OwnRows) else value
 
 
 def _own(args: Sequence[Any]) -> OwnRows | None:
@@ -146,7 +138,7 @@ def _row_by_row(found: Any, args: Sequence[Any]) -> bool:
         return all(_row_by_row(*pair) for pair in _pairs(found, args))
     if isinstance(found, Tensor):
         own = _own(args)
-        return own is None or (found.dim() > 0 and found.shape[0] == _rows(own).shape[0])
+        return own is None or (found.dim() > 0 and found.shape[0] == plain(own).shape[0])
     return found is None or isinstance(found, (bool, torch.dtype, torch.device, torch.layout))
 
 

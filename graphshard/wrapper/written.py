@@ -8,18 +8,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
-from torch.optim.optimizer import (
-    Optimizer,
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
+from torch.optim import Optimizer
 
 from graphshard.private.torch_tensors import version_of
+from graphshard.shard.optimizers import watch_steps
 
 
 class Written:
@@ -31,18 +26,7 @@ class Written:
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Tensor, int]] = {}
         self._otherwise = False
-        self_reference = weakref.ref(self)
-
-        def begins(optimizer: Optimizer, *_: Any) -> None:
-            if (written := self_reference()) is not None:
-                written.before_step(optimizer)
-
-        def ends(optimizer: Optimizer, *_: Any) -> None:
-            if (written := self_reference()) is not None:
-                written.after_step(optimizer)
-
-        for handle in (register_optimizer_step_pre_hook(begins), register_optimizer_step_post_hook(ends)):
-            weakref.finalize(self, handle.remove)
+        watch_steps(self)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """An optimiser is about to write: what was written until now was something else."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.local import local
+from support.models import Reversed
 from torch import Tensor, nn
 
 import graphshard
@@ -250,18 +251,6 @@ def test_a_value_equals_one_machine(name: str) -> None:
 def test_any_cut_gives_the_same(cut: list[int], seed: int, name: str) -> None:
     """Parts without a node, a training node or a pair as well."""
     compared(LOSSES[name], 3, torch.tensor(cut), seed)
-
-
-class Reversed(torch.autograd.Function):
-    """As in Ganin et al., Domain-adversarial training of neural networks, 2016."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return -grad
 
 
 REFUSED: dict[str, tuple[Callable[[Script], Any], str]] = {

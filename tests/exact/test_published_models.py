@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import Reversed
 from torch import Tensor, nn
 
 import graphshard
@@ -224,18 +225,6 @@ def test_an_equivalent_that_is_none_is_found(wrong: Any) -> None:
     graphshard.replace(Square, wrong)
     with pytest.raises(graphshard.CaptureError):
         passes(Custom(), graph())
-
-
-class Reversed(torch.autograd.Function):
-    """The identity, with the gradient of its opposite."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return -grad
 
 
 def test_a_wrong_gradient_of_an_input_alone_is_found() -> None:

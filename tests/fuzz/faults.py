@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,18 +44,17 @@ class Job:
     folder: Path
     name: str
     process: subprocess.Popen[bytes] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, *more: str) -> None:
         scratch = self.folder / "tmp"
         scratch.mkdir(exist_ok=True)
-        self.environment = {_MARK: self.name, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
+        environment = {_MARK: self.name, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
         own = ("--save", str(self.weights), "--checkpoint", str(self.kept))
         command = [sys.executable, "-m", "graphshard", *_TRAIN, *own, *more]
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 command,
-                env=os.environ | self.environment,
+                env=os.environ | environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

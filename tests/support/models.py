@@ -532,3 +532,15 @@ def make(factory: Factory, seed: int = 0) -> nn.Module:
             return factory()
         finally:
             torch.set_default_dtype(default)
+
+
+class Reversed(torch.autograd.Function):
+    """The identity, with the gradient of its opposite: Ganin et al., Domain-adversarial training, 2016."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad

@@ -167,9 +167,7 @@ def read_npz(options: Options) -> GraphData:
     try:
         # Opened here, for np.load leaves a broken archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            kept = [
-                key for key in archive.files if key in {"x", "edge_index", "y", "split", *MASKS, *EDGE_KEYS}
-            ]
+            kept = [key for key in archive.files if key in _NPZ_KEYS]
             arrays = {key: _array(archive, key) for key in kept}
             classes = len(archive["classes"]) if "classes" in archive.files else 0
     except Exception as error:  # of any class: zlib.error, MemoryError, NotImplementedError ...
