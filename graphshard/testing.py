@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from rich.console import Console
 
+from graphshard.capture.functional import equal_graphs_once
 from graphshard.check.report import Report
 from graphshard.check.verify import Factory, verify
 from graphshard.private import pytree
@@ -37,8 +38,8 @@ def run_ranks(
 ) -> list[T]:
     """Run ``fn(rank, group_name, group)`` on every simulated rank, a thread each; the results in rank order.
 
-    The threads inherit whether gradients are recorded, and share all that is global in a process; with ``own_random``
-    not the random generators: then one rank runs at a time. Functions with ``group=None`` take the rank's simulated
+    The threads inherit whether gradients are recorded and the context variables, and share all that is global in a
+    process; with ``own_random`` not the random generators: then one rank runs at a time. Functions with ``group=None`` take the rank's simulated
     group; ``torch.distributed``'s own need ``group=``. For tensors on the CPU.
 
     Args:
@@ -60,7 +61,8 @@ def run_ranks(
         >>> run_ranks(2, lambda rank, name, group: (rank, group.size()))
         [(0, 2), (1, 2)]
     """
-    results = simulate.run_ranks(world_size, fn, timeout=timeout, own_random=own_random)
+    with equal_graphs_once():
+        results = simulate.run_ranks(world_size, fn, timeout=timeout, own_random=own_random)
     return [pytree.tree_map(plain, result) for result in results]
 
 

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from graphshard.errors import PlacementError
 from graphshard.infer.placement import check_placed, place_all
@@ -100,15 +101,26 @@ class Pipeline:
         current, numbers = program.copy(), count()
         number_nodes(current.graph, numbers)
         stages = [Stage("capture", 0, current.copy())]
+        before = _state(current)
         for step in self.passes:
             edits = step.run(current)
             _tidy(current, step)
             place_all(current)
             number_nodes(current.graph, numbers)
-            stages.append(Stage(step.name, edits, current.copy(), purpose(step)))
+            after = _state(current)
+            unchanged = edits == 0 and after == before
+            program = stages[-1].program if unchanged else current.copy()
+            stages.append(Stage(step.name, edits, program, purpose(step)))
+            before = after
         check_placed(current)
         stages[-1].program.module.recompile()
         return stages
+
+
+def _state(program: Program) -> Any:
+    """What a pass may edit of a program; of two that are equal, one copy is enough."""
+    nodes = [(n, n.target, n.args, n.kwargs, n.meta.get("placement")) for n in program.graph.nodes]
+    return nodes, list(program.inputs), list(program.outputs), dict.fromkeys(program.constants)
 
 
 def _tidy(program: Program, step: Pass) -> None:

@@ -3,7 +3,7 @@
 - class losses become opaque ops, since their decomposition over masked rows fails;
 - regions are inlined: of ``torch.no_grad()`` with their inputs detached, since decomposition would drop the
   region and let gradients through (measured), of ``enable_grad`` and a disabled autocast as they are;
-- ``run_decompositions`` removes in-place ops, takes a few composite ops apart (composites.py) and keeps
+- ``run_decompositions`` (functional.py) removes in-place ops, takes a few composite ops apart (composites.py) and keeps
   ``detach``. Never the core-ATen table: it turns ``detach`` into ``alias`` and doubles gradients silently
   (measured);
 - common subexpressions are merged *before* placement, since row sets are told apart by their mask node.
@@ -12,14 +12,13 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from typing import Any
 
 import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from graphshard.capture.composites import decompositions
+from graphshard.capture.functional import Functional, functional
 from graphshard.errors import CaptureError
 from graphshard.ir.calls import calls
 from graphshard.ir.source import where
@@ -31,7 +30,7 @@ from graphshard.private.torch_export import SIZE_ASSERTS, region_of, regions_of
 aten = torch.ops.aten
 
 
-def prepare(exported: ExportedProgram) -> ExportedProgram:
+def prepare(exported: ExportedProgram) -> Functional:
     """Opaque losses, inlined no_grad regions, functional ops."""
     graph = exported.graph_module.graph
     while regions := regions_of(graph):
@@ -39,11 +38,7 @@ def prepare(exported: ExportedProgram) -> ExportedProgram:
     for node in list(graph.nodes):
         node.target = OPAQUE.get(node.target, node.target)
     exported.graph_module.recompile()
-    with warnings.catch_warnings():
-        # torch's own internals: copyreg of a deprecated pytree class.
-        warnings.simplefilter("ignore", FutureWarning)
-        functional: ExportedProgram = exported.run_decompositions(decompositions())
-        return functional
+    return functional(exported)
 
 
 def _inline_region(module: fx.GraphModule, node: fx.Node) -> None:
@@ -94,17 +89,17 @@ def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
     return node
 
 
-def unpack_constant_indices(exported: ExportedProgram) -> None:
+def unpack_constant_indices(found: Functional) -> None:
     """``ei[[1, 0]]`` as ``stack([ei[1], ei[0]])``: which rows of an ``edge_index`` it picks is then plain."""
-    names = exported.graph_signature.inputs_to_lifted_tensor_constants
-    graph = exported.graph_module.graph
+    names = found.signature.inputs_to_lifted_tensor_constants
+    graph = found.module.graph
     for node in list(graph.nodes):
         if node.target is not torch.ops.aten.index.Tensor or len(node.args[1]) != 1:
             continue
         source, (index,) = node.args
         while calls(index, *_COPIES):
             index = index.args[0]
-        constant = exported.constants.get(names.get(index.name, ""))
+        constant = found.constants.get(names.get(index.name, ""))
         if constant is None or constant.dim() != 1 or constant.dtype != torch.int64:
             continue
         with graph.inserting_before(node):

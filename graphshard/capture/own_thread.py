@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -53,7 +54,8 @@ def in_own_thread(work: Callable[[], T]) -> T:
 
     def guarded() -> None:
         try:
-            context.run(run)
+            with _uncollected():
+                context.run(run)
         except BaseException as error:  # the caller raises it
             raised.append(error)
 
@@ -64,6 +66,18 @@ def in_own_thread(work: Callable[[], T]) -> T:
     if raised:
         raise raised[0]
     return found[0]
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Cycles are not looked for: a trace makes objects by the hundred thousand that live as long as it does."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _default_device(device: torch.device) -> Any:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx
-from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from graphshard.capture.clean import tidy, unpack_constant_indices
 from graphshard.capture.examples import Signature, TensorSpec
+from graphshard.capture.functional import Functional
 from graphshard.errors import CaptureError
 from graphshard.graph.roles import Role
 from graphshard.ir.placement import Placed, replicated
@@ -22,18 +22,18 @@ from graphshard.ir.source import where
 from graphshard.private.torch_graphs import rename
 
 
-def to_program(exported: ExportedProgram, signature: Signature) -> Program:
+def to_program(found: Functional, signature: Signature) -> Program:
     """The exported graph as the passes see it: tidy, inputs placed and named as the user names them.
 
     Raises:
         CaptureError: the module holds, or writes into, what a program cannot.
     """
-    unpack_constant_indices(exported)
-    module = tidy(exported.graph_module)
+    unpack_constant_indices(found)
+    module = tidy(found.module)
     inputs, constants = [], {}
     arguments = iter(range(1 << 20))
     needs_grad = [flag for spec in signature.tensors for flag in _gradients(spec)]
-    for spec in exported.graph_signature.input_specs:
+    for spec in found.signature.input_specs:
         name = getattr(spec.arg, "name", "")
         target = (spec.target or "").removeprefix("model.")
         if spec.kind is InputKind.PARAMETER:
@@ -42,7 +42,7 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
             inputs.append(Input(name, "buffer", target))
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             inputs.append(Input(name, "constant", str(spec.target)))
-            constants[str(spec.target)] = exported.constants[str(spec.target)].detach()
+            constants[str(spec.target)] = found.constants[str(spec.target)].detach()
         elif spec.kind is InputKind.USER_INPUT:
             number = next(arguments)
             constant = not needs_grad[number]
@@ -52,7 +52,7 @@ def to_program(exported: ExportedProgram, signature: Signature) -> Program:
     for node in module.graph.nodes:
         _strip_wrapper(node)
     nodes = {node.name: node for node in module.graph.nodes}
-    outputs = [_output(spec, nodes) for spec in exported.graph_signature.output_specs]
+    outputs = [_output(spec, nodes) for spec in found.signature.output_specs]
     program = Program(module, inputs, outputs, constants)
     _place_inputs(program, signature)
     _name_inputs(program, signature)

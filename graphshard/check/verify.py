@@ -13,6 +13,7 @@ from torch import nn
 
 from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
+from graphshard.capture.functional import equal_graphs_once
 from graphshard.capture.writes import kept_apart
 from graphshard.catalogue.table import EXCHANGES
 from graphshard.check.compare import Difference, Key, by_key, compare
@@ -137,11 +138,12 @@ def verify(
     base = make_model(model)
     rows: list[Row] = []
     setting = Setting(True, True, dtype, known, sets_of(node_parameters), options or Options())
-    for run in _runs(base, parts, modes, setting):
-        if transport == "threads":
-            rows += run.on_threads(fault, timeout)
-        else:
-            rows += run.on_processes(model, fault, timeout)
+    with equal_graphs_once():  # many a model is the same program in both modes
+        for run in _runs(base, parts, modes, setting):
+            if transport == "threads":
+                rows += run.on_threads(fault, timeout)
+            else:
+                rows += run.on_processes(model, fault, timeout)
     name = str(dtype or "as given").removeprefix("torch.")
     return Report(num_parts, name, transport, rows, inexact=setting.options.inexact)
 
@@ -160,7 +162,8 @@ def _runs(base: nn.Module, parts: Parts, modes: Sequence[str], setting: Setting)
         run = Verification(base, parts, replace(setting, training=mode == "train"))
         yield run
         if run.prepared.compiled.has_dropout:
-            yield Verification(base, parts, replace(run.setting, dropout=False))
+            without = run.prepared.without_dropout()
+            yield Verification(base, parts, without.setting, without)
 
 
 @dataclass(frozen=True)

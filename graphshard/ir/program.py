@@ -186,7 +186,7 @@ class Stage:
     Attributes:
         name: the pass's.
         edits: how many it says that it made.
-        program: a copy of its own.
+        program: a copy that no later pass edits, the the last stage's where this pass found nothing to do.
         does: what the pass does, in the words that its file begins with.
     """
 

@@ -14,6 +14,7 @@ same bits on every rank and in every run.
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 import uuid
@@ -242,7 +243,11 @@ def _run_threads(
 ) -> list[int]:
     """Run every rank in a thread. Returns the ranks that never ended, which are left behind as daemons."""
     ready_for_threads()
-    threads = [threading.Thread(target=run, args=(group,), daemon=True) for group in groups]
+    contexts = [contextvars.copy_context() for _ in groups]
+    threads = [
+        threading.Thread(target=context.run, args=(run, group), daemon=True)
+        for context, group in zip(contexts, groups, strict=True)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -1,0 +1,113 @@
+"""An exported graph in functional ops; of simulated ranks, equal graphs once.
+
+torch's decomposition is half of the time that a capture takes, and simulated ranks of one process wait for each
+other's. They still export the model each for itself, so that what they read differently is found; where the exported
+graphs are equal to the last constant, so is what comes of them, and the first rank's serves all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram, ExportGraphSignature
+
+from graphshard.capture.composites import decompositions
+from graphshard.private import pytree
+
+
+@dataclass(frozen=True)
+class Functional:
+    """A graph without in-place ops.
+
+    Attributes:
+        module: the graph. signature: what its inputs and outputs stand for. constants: the tensors it holds, by name.
+    """
+
+    module: fx.GraphModule
+    signature: ExportGraphSignature
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def copy(self) -> Functional:
+        """A graph of its own; example values and constants are shared."""
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        graph.output(graph.graph_copy(self.module.graph, copies))
+        (old,), (new,) = self.module.graph.find_nodes(op="output"), graph.find_nodes(op="output")
+        new.meta = dict(old.meta)
+        return replace(self, module=fx.GraphModule(self.module, graph))
+
+
+_SHARED: ContextVar[dict[bytes, Functional] | None] = ContextVar("graphshard_functional", default=None)
+
+
+@contextlib.contextmanager
+def equal_graphs_once() -> Iterator[None]:
+    """Inside the block, and in threads that inherit its context variables, equal graphs are decomposed once."""
+    if _SHARED.get() is not None:
+        yield
+        return
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def functional(exported: ExportedProgram) -> Functional:
+    """``exported`` in functional ops; a graph that the caller may edit."""
+    known = _SHARED.get()
+    if known is None:
+        return _decomposed(exported)
+    key = fingerprint(exported)
+    if key not in known:
+        known[key] = _decomposed(exported)
+    return known[key].copy()
+
+
+def _decomposed(exported: ExportedProgram) -> Functional:
+    with warnings.catch_warnings():
+        # torch's own internals: copyreg of a deprecated pytree class.
+        warnings.simplefilter("ignore", FutureWarning)
+        found: ExportedProgram = exported.run_decompositions(decompositions())
+    return Functional(found.graph_module, found.graph_signature, dict(found.constants))
+
+
+def fingerprint(exported: ExportedProgram) -> bytes:
+    """A checksum of all that decomposition reads: ops, operands, examples, places in the source, constants."""
+    said = hashlib.sha256()
+    for part in _parts(exported):
+        said.update(part if isinstance(part, bytes) else f"{part}\n".encode())
+    return said.digest()
+
+
+def _parts(exported: ExportedProgram) -> Iterator[str | bytes]:
+    yield f"{torch.get_default_dtype()} {exported.graph_signature} {exported.range_constraints}"
+    for node in exported.graph.nodes:
+        yield f"{node.op} {node.name} {node.target} {node.args!r} {node.kwargs!r}"
+        yield from (_example(v) for v in pytree.tree_leaves(node.meta.get("val")))
+        yield from (repr(node.meta.get(name)) for name in ("stack_trace", "nn_module_stack", "custom"))
+    tied: dict[int, int] = {}
+    for name, tensor in exported.state_dict.items():
+        yield f"{name} {tied.setdefault(id(tensor), len(tied))}"
+    for name, constant in exported.constants.items():
+        yield f"{name} {_example(constant)}"
+        if isinstance(constant, Tensor):
+            yield constant.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _example(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__} {value!r}"
+    layout = f"{value.layout} {value.device} {value.requires_grad}"
+    strides = value.stride() if value.layout is torch.strided else ""
+    return f"{type(value).__name__} {value.dtype} {tuple(value.shape)} {strides} {layout}"
+
+
+__all__ = ["Functional", "equal_graphs_once", "fingerprint", "functional"]
