@@ -39,8 +39,8 @@ def run_ranks(
     """Run ``fn(rank, group_name, group)`` on every simulated rank, a thread each; the results in rank order.
 
     The threads inherit whether gradients are recorded and the context variables, and share all that is global in a
-    process; with ``own_random`` not the random generators: then one rank runs at a time. Functions with ``group=None`` take the rank's simulated
-    group; ``torch.distributed``'s own need ``group=``. For tensors on the CPU.
+    process; with ``own_random`` not the random generators: then one rank runs at a time. Functions with ``group=None``
+    take the rank's simulated group; ``torch.distributed``'s own need ``group=``. For tensors on the CPU.
 
     Args:
         world_size: the number of ranks, at least 1. timeout: seconds for the whole run of several.
