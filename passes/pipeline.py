@@ -36,6 +36,7 @@ from graphshard.passes.faster.bucket_gradients import BucketGradients
 from graphshard.passes.faster.fold_scales import FoldScales
 from graphshard.passes.faster.free_constants import FreeConstants
 from graphshard.passes.faster.fuse_relu_dropout import FuseReluDropout
+from graphshard.passes.faster.fuse_root_weights import FuseRootWeights
 from graphshard.passes.faster.hoist_graph_constants import HoistGraphConstants
 from graphshard.passes.faster.lower_aggregations import LowerAggregations
 from graphshard.passes.faster.merge_halo_syncs import MergeHaloSyncs
@@ -44,6 +45,7 @@ from graphshard.passes.faster.narrow_halo_rows import NarrowHaloRows
 from graphshard.passes.faster.overlap_halo_syncs import OverlapHaloSyncs
 from graphshard.passes.faster.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.faster.sort_edges import SortEdges
+from graphshard.passes.faster.stream_halo_syncs import StreamHaloSyncs
 from graphshard.passes.faster.work_in_place import WorkInPlace
 
 EXACT: tuple[Pass, ...] = (
@@ -74,7 +76,9 @@ FASTER: tuple[Pass, ...] = (
     OverlapHaloSyncs(),
     MergeHaloSyncs(),
     NarrowHaloRows(),
+    StreamHaloSyncs(),
     FuseReluDropout(),
+    FuseRootWeights(),
     WorkInPlace(),
     BucketGradients(),
     HoistGraphConstants(),

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphshard.catalogue.call import Call, same_rows
-from graphshard.catalogue.record import Faults, Op, Ops, Traffic
+from graphshard.catalogue.record import Faults, Op, Ops, Traffic, Trait
 from graphshard.ir.placement import Halo, Matrix, Owned, Placed, Placement, Plan, Rows, Sorted, reach
-from graphshard.ops import aggregation, broken, overlap
+from graphshard.ops import aggregation, broken, overlap, rooted, streamed
 
 
 def edge_structure(call: Call) -> Placement:
@@ -113,7 +113,24 @@ def split_structure(call: Call) -> Placement:
 
 def overlapped_sum(call: Call) -> Placement:
     """A weighted sum over owned rows and the halo rows that it fetches itself."""
-    matrix = matrix_of(call, "parts")
+    return _fetching_sum(call, matrix_of(call, "parts"))
+
+
+def streamed_sum(call: Call) -> Placement:
+    """A weighted sum over owned rows and the halo rows that it fetches block by block."""
+    return _fetching_sum(call, matrix_of(call, "structure"))
+
+
+def rooted_sum(call: Call) -> Placement:
+    """A streamed sum and own rows, each times a matrix that every rank holds."""
+    placed = _fetching_sum(call, matrix_of(call, "structure"))
+    for name in ("neighbour", "root", "bias"):
+        if call[name] is not None and call.tensor(name).sharded:
+            call.refuse(f"takes a {name} that is spread over the ranks")
+    return placed
+
+
+def _fetching_sum(call: Call, matrix: Matrix) -> Placement:
     plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
     if plans != {matrix.columns}:
         call.refuse("sends other rows than its edges read")
@@ -121,6 +138,8 @@ def overlapped_sum(call: Call) -> Placement:
     table = _check(call, "x", Owned(matrix.columns.nodes))
     if call["weight"] is not None:
         _check(call, "weight", matrix.edges)
+    if call.args.get("scale") is not None:
+        _check(call, "scale", matrix.rows)
     return _reduced(matrix, table.dims[1:])
 
 
@@ -174,6 +193,18 @@ OPS: Ops = {
         overlapped_sum,
         traffic=Traffic("halo_sync", "overlapped sum"),
         faults=Faults(broken.overlap_nothing, broken.overlap_forward_only),
+    ),
+    streamed.streamed_sum: Op(
+        streamed_sum,
+        Trait.FRESH,
+        traffic=Traffic("halo_sync", "streamed sum"),
+        faults=Faults(broken.stream_nothing, broken.stream_forward_only),
+    ),
+    rooted.rooted_sum: Op(
+        rooted_sum,
+        Trait.FRESH | Trait.PRODUCT,
+        traffic=Traffic("halo_sync", "rooted sum"),
+        faults=Faults(broken.rooted_nothing, broken.rooted_forward_only),
     ),
     aggregation.dots: dots,
     aggregation.gather: gather,

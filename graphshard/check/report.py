@@ -17,7 +17,7 @@ class Row:
     Attributes:
         mode: "train" or "eval", with " without dropout" where the comparison is with dropouts taken out.
         kind: what it is: "output", "gradient", "input gradient", "buffer", "halo sync", "overlapped sum",
-            "halo reduce" or "all-reduce".
+            "streamed sum", "rooted sum", "halo reduce" or "all-reduce".
         name: which one.
         difference: the largest absolute difference on any rank.
         relative: the same, relative to ``scale``.

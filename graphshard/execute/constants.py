@@ -26,7 +26,7 @@ from graphshard.ir.value_numbers import Table, structure_of
 from graphshard.private.torch_tensors import Seen
 from graphshard.ranks.checksums import quick_checksum
 from graphshard.ranks.groups import device_of_numbers, resolve
-from graphshard.ranks.memory import return_free_memory
+from graphshard.ranks.memory import return_free_memory, return_mapped_pages
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Constants:
                 found = _compute(part, inputs)
             if not changed:  # data that changes in every step would pay for fresh pages in every step
                 return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
+                return_mapped_pages(_read_once(part, inputs))  # edges, once their structure is there
             self.values.update(zip(numbers, found, strict=True))
             self.data.update(read)
         return [self.values[number] for number in numbers]
@@ -116,6 +117,12 @@ class Constants:
             known = structure_of(part.program, self.table)
             self.numbers[id(part)] = part, [known[node] for node in part.kept]
         return self.numbers[id(part)][1]
+
+
+def _read_once(part: Split, inputs: Sequence[Any]) -> list[Tensor]:
+    """The tensors that no step reads any more."""
+    placeholders = list(part.step.graph.find_nodes(op="placeholder"))
+    return [inputs[i] for i in part.reads if isinstance(inputs[i], Tensor) and not placeholders[i].users]
 
 
 def apart(results: Sequence[Any], kept: Sequence[Any]) -> list[Any]:

@@ -29,6 +29,16 @@ class Kernels(Protocol):
     def sums(self, grouped: Grouped, weight: Tensor | None, table: Tensor) -> Tensor:
         """``out[i, h] = sum of weight[e, h] * table[other of e, h]`` over i's edges e; without weights, 1."""
 
+    def sums_into(
+        self, out: Tensor, to: int, grouped: Grouped, weight: Tensor | None, first: int, table: Tensor
+    ) -> None:
+        """:meth:`sums` with the weights of the heads from ``first`` on, written from column ``to`` on of ``out``.
+
+        Args:
+            out: ``[groups, columns]``, contiguous. table: ``[rows, heads, width]``, of which ``heads`` may be fewer
+                than those that ``weight [edges, heads]`` has.
+        """
+
     def dots(self, grouped: Grouped, rows: Tensor, table: Tensor) -> Tensor:
         """``out[e, h] = dot(rows[i, h], table[other of e, h])`` for each edge e of i."""
 

@@ -31,11 +31,18 @@ class NumbaKernels:
 
     def sums(self, grouped: Grouped, weight: Tensor | None, table: Tensor) -> Tensor:
         out = table.new_empty((grouped.groups, *table.shape[1:]))
+        self.sums_into(out, 0, grouped, weight, 0, table)
+        return out
+
+    def sums_into(
+        self, out: Tensor, to: int, grouped: Grouped, weight: Tensor | None, first: int, table: Tensor
+    ) -> None:
         # Without weights the heads are one: wider blocks.
         heads, width = (1, _width(table)) if weight is None else table.shape[1:]
+        weights = 1 if weight is None else weight.size(1)
         edge = None if weight is None or grouped.ordered else grouped.edge
-        _run(loops.sums, grouped, (grouped.other, weight, edge, heads, table, width, out), _width(table))
-        return out
+        arguments = (grouped.other, weight, edge, weights, first, table, heads, width, out, _width(out), to)
+        _run(loops.sums, grouped, arguments, _width(table))
 
     def dots(self, grouped: Grouped, rows: Tensor, table: Tensor) -> Tensor:
         heads, width = table.shape[1:]

@@ -22,23 +22,30 @@ def sums(
     col: Any,
     weight: Any,
     position: Any,
-    heads: int,
+    weights: int,
+    first: int,
     table: Any,
+    heads: int,
     width: int,
     out: Any,
+    columns: int,
+    to: int,
     lo: int,
     hi: int,
 ) -> None:
-    """``out[i, h] = sum of weight[p, h] * table[col[p], h]`` over the edges p of row i.
+    """``out[i, to + h] = sum of weight[p, first + h] * table[col[p], h]`` over the edges p of row i.
 
-    With ``position``, edge p has the weight number ``position[p]``; without ``weight`` (None), 1.
+    A row of the table is ``heads`` times ``width`` numbers, one of ``out`` is ``columns``, and an edge has ``weights``
+    weights. With ``position``, edge p has those of number ``position[p]``; without ``weight`` (None), 1.
     """
     stride = heads * width
     for i in range(lo, hi):
-        start, stop, at = rowptr[i], rowptr[i + 1], i * stride
+        start, stop, at = rowptr[i], rowptr[i + 1], i * columns + to
         for h in range(heads):
             c = h * width
-            sum_rows(out, at + c, table, c, stride, width, col, weight, position, heads, h, start, stop)
+            sum_rows(
+                out, at + c, table, c, stride, width, col, weight, position, weights, first + h, start, stop
+            )
 
 
 @Loop

@@ -36,6 +36,13 @@ class TorchKernels:
         )
         return torch.stack(list(heads), 1)
 
+    def sums_into(
+        self, out: Tensor, to: int, grouped: Grouped, weight: Tensor | None, first: int, table: Tensor
+    ) -> None:
+        heads, width = table.size(1), table.shape[1:].numel()
+        of_these = None if weight is None else weight[:, first : first + heads]
+        out[:, to : to + width] = self.sums(grouped, of_these, table).view(-1, width)
+
     def dots(self, grouped: Grouped, rows: Tensor, table: Tensor) -> Tensor:
         group, other = _group(grouped), grouped.other[: grouped.edges]
         pieces = zip(torch.split(group, _PIECE), torch.split(other, _PIECE), strict=True)

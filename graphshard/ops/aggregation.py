@@ -132,7 +132,8 @@ def weighted_sum(x: Tensor, weight: Tensor | None, structure: Edges) -> Tensor:
     """
     _check_dtypes(x, weight)
     table, weights = by_heads(x, weight)
-    return kernels_for(table).sums(Structure.of(structure).by_row, weights, table).view(-1, *x.shape[1:])
+    by_row = Structure.of(structure).by_row
+    return kernels_for(table).sums(by_row, weights, table).view(by_row.groups, *x.shape[1:])
 
 
 def by_heads(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -252,7 +253,7 @@ def segment_sum(values: Tensor, structure: Edges) -> Tensor:
     """``out[i] = sum of values[e]`` over the edges e of row i: ``[edges, ...]`` to ``[rows, ...]``."""
     table, _ = by_heads(values, None)
     by_row = Structure.of(structure).by_row.of_edges()
-    return kernels_for(values).sums(by_row, None, table).view(-1, *values.shape[1:])
+    return kernels_for(values).sums(by_row, None, table).view(by_row.groups, *values.shape[1:])
 
 
 @fake(segment_sum)

@@ -5,10 +5,11 @@ For planted faults (``graphshard.check.faults``): a check that passes must be ab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from graphshard.ops import exchange
@@ -93,6 +94,45 @@ def overlap_forward_only(x: Tensor, weight: Tensor | None, tensors: Sequence[Ten
     own = overlap_nothing(x, weight, tensors)
     whole: Tensor = overlapped_sum(x.detach(), None if weight is None else weight.detach(), tensors, *plan)
     return own + (whole - own.detach())
+
+
+def stream_nothing(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+    """A streamed sum over the edges from owned nodes alone."""
+    return _summed(sync_nothing, x, weight, scale, *rest)
+
+
+def stream_forward_only(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+    """A streamed sum whose halo rows send no gradient home."""
+    return _summed(sync_forward_only, x, weight, scale, *rest)
+
+
+def _summed(
+    sync: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    structure: Sequence[Tensor],
+    *plan: Any,
+) -> Tensor:
+    """A streamed sum with another sync."""
+    out: Tensor = weighted_sum(sync(x, *plan[:4]), weight, structure)
+    return out if scale is None else out * scale.view(-1, *[1] * (out.dim() - 1))
+
+
+def rooted_nothing(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+    """A rooted sum over the edges from owned nodes alone."""
+    return _rooted(stream_nothing, x, weight, scale, *rest)
+
+
+def rooted_forward_only(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+    """A rooted sum whose halo rows send no gradient home."""
+    return _rooted(stream_forward_only, x, weight, scale, *rest)
+
+
+def _rooted(summed: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
+    """A rooted sum with another sum."""
+    *of_sum, neighbour, root, bias, _ = rest
+    return F.linear(summed(x, *of_sum), neighbour, bias) + F.linear(x, root)
 
 
 def same_all(values: Sequence[Tensor], _group: str) -> tuple[Tensor, ...]:

@@ -8,17 +8,29 @@ Linux, keeps the pages and needs hardly more of them; it has to be there when a 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, strided
+
 from graphshard.errors import GraphshardError
 
-__all__ = ["allocator_environment", "allocator_path", "return_free_memory", "with_allocator"]
+__all__ = [
+    "allocator_environment",
+    "allocator_path",
+    "return_free_memory",
+    "return_mapped_pages",
+    "with_allocator",
+]
+
+_PAGE_OUT = 21
+"""``MADV_PAGEOUT`` of <linux/mman.h>, since Linux 5.4, which Python's ``mmap`` has no name for."""
 
 _PACKAGE, _LIBRARY = "cmeel-mimalloc", "libmimalloc.so"
 _CHOICE = "GRAPHSHARD_ALLOCATOR"
@@ -92,6 +104,33 @@ def return_free_memory() -> bool:
         trim(0)
         return True
     return False
+
+
+def return_mapped_pages(tensors: Iterable[Tensor]) -> None:
+    """Let go of what is there of files that hold these tensors; it is read again where it is needed.
+
+    For tensors whose memory is a file's, as those of :func:`graphshard.load_shard`, on Linux; of others nothing
+    happens. Pages that were written to stay, so no value changes.
+    """
+    advise = _of_process("madvise")
+    if advise is None:
+        return
+    page, mapped = mmap.PAGESIZE, _mapped_files()
+    for tensor in tensors:
+        if tensor.layout is not strided or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            continue
+        first = tensor.data_ptr()
+        start = -(-first // page) * page
+        stop = (first + tensor.numel() * tensor.element_size()) // page * page
+        if stop > start and any(a <= start and stop <= b for a, b in mapped):
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _PAGE_OUT)
+
+
+def _mapped_files() -> list[tuple[int, int]]:
+    """The addresses at which files lie in this process."""
+    lines = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    found = [line[0].split("-") for line in lines if len(line) > 5 and line[4] != "0"]
+    return [(int(first, 16), int(last, 16)) for first, last in found]
 
 
 def _of_process(name: str) -> Any:

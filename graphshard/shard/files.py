@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from graphshard.errors import ShardError
+from graphshard.ranks.memory import return_mapped_pages
 from graphshard.shard.checks import file_inside
 from graphshard.shard.disk import sha256_of, sync
 from graphshard.shard.encoding import described, packed, unpacked
@@ -150,9 +151,13 @@ def load_shard(
         raise ShardError(f"{folder / MANIFEST} is damaged: {error}") from None
     _check_file(file, manifest["ranks"][rank], verify_checksum)
     try:
-        return unpacked(load_file(file), manifest, rank)
+        shard = unpacked(load_file(file), manifest, rank)
     except (SafetensorError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ShardError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    return_mapped_pages(
+        edges.edge_ids for edges in shard.edge_sets.values()
+    )  # checked, and seldom read again
+    return shard
 
 
 def _rank_and_world_size(rank: int | None, world_size: int | None, parts: int) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import cache
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +20,7 @@ from graphshard.errors import ShardError, UnsupportedOperation
 from graphshard.shard.own_rows import OwnRows, RowsParameter, in_step
 from graphshard.shard.placed import plain
 
+_NUMBERS = count()
 _OF_ALL_AT_ONCE = ("LBFGS", "Adafactor", "Muon")
 
 
@@ -30,18 +33,29 @@ class StepWatch(Protocol):
 
 def watch_steps(watch: StepWatch) -> None:
     """Tell it of every step, for as long as it lives."""
-    reference = weakref.ref(watch)
+    _watches()[next(_NUMBERS)] = watch
+
+
+@cache
+def _watches() -> weakref.WeakValueDictionary[int, StepWatch]:
+    """Those that live, in order, told by one pair of hooks that stays.
+
+    A hook for each would have to be removed when its watch is collected, which may be while torch goes through the
+    hooks: that ends a step with an error.
+    """
+    living: weakref.WeakValueDictionary[int, StepWatch] = weakref.WeakValueDictionary()
 
     def begins(optimizer: Optimizer, *_: Any) -> None:
-        if (living := reference()) is not None:
-            living.before_step(optimizer)
+        for watch in list(living.values()):
+            watch.before_step(optimizer)
 
     def ends(optimizer: Optimizer, *_: Any) -> None:
-        if (living := reference()) is not None:
-            living.after_step(optimizer)
+        for watch in list(living.values()):
+            watch.after_step(optimizer)
 
-    for handle in (register_optimizer_step_pre_hook(begins), register_optimizer_step_post_hook(ends)):
-        weakref.finalize(watch, handle.remove)
+    register_optimizer_step_pre_hook(begins)
+    register_optimizer_step_post_hook(ends)
+    return living
 
 
 class OptimizerWatch:

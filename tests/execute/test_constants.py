@@ -199,10 +199,10 @@ class Propagated(nn.Module):
 @pytest.mark.parametrize("form", ["itself", "a view", "transposed", "twice"])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_caller_may_write_into_an_output_that_is_kept(form: str, parts: int) -> None:
-    cut = shards(parts)
+    cut, models = shards(parts), [make(lambda: Propagated(form)) for _ in range(parts)]
 
     def rank(number: int, _: str, group: Any) -> None:
-        module = graphshard.distribute(make(lambda: Propagated(form)), group=group)
+        module = graphshard.distribute(models[number], group=group)
         first, logits = module(cut[number])
         written = first[0] if isinstance(first, tuple) else first
         before, wanted = written.clone(), logits.clone()

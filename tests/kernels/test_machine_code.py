@@ -28,9 +28,9 @@ def results(dtype):
     start, col = np.array([0, 2]), np.array([1, 2] + [0] * AHEAD)
     table = np.arange(6, dtype=dtype) // 2
     out, ties = np.empty(2, dtype), np.empty(2, dtype)
-    loops.sums(start, col, None, None, 1, table, 2, out, 0, 1)
+    loops.sums(start, col, None, None, 1, 0, table, 1, 2, out, 2, 0, 0, 1)
     sums = out.tolist()
-    loops.sums(start, col, np.full(2, 2, dtype), None, 1, table, 2, out, 0, 1)
+    loops.sums(start, col, np.full(2, 2, dtype), None, 1, 0, table, 1, 2, out, 2, 0, 0, 1)
     weighted = out.tolist()
     loops.largest(start, col, table, 2, out, ties, 0, 1)
     return sums + weighted + out.tolist() + ties.tolist()

@@ -12,7 +12,19 @@ from torch import Tensor
 from graphshard.catalogue.table import CATALOGUE
 from graphshard.kernels.interface import using
 from graphshard.kernels.random_bits import random_key
-from graphshard.ops import aggregation, copies, dropout, exchange, local, losses, merged, overlap, stack
+from graphshard.ops import (
+    aggregation,
+    copies,
+    dropout,
+    exchange,
+    local,
+    losses,
+    merged,
+    overlap,
+    rooted,
+    stack,
+    streamed,
+)
 
 pytestmark = pytest.mark.versions
 
@@ -57,6 +69,26 @@ CALLS: dict[Any, list[Arguments]] = {
     overlap.overlapped_reduce: [
         lambda: (values(4, 3), values(3, 3), values(5), PARTS, *PLAN),
         lambda: (values(4, 3), None, None, PARTS, *PLAN),
+    ],
+    streamed.streamed_sum: [
+        lambda: (values(4, 3), None, values(4), EDGES, *PLAN, 4),
+        lambda: (values(4, 2, 3), values(5, 2), None, EDGES, *PLAN, 4),
+    ],
+    streamed.streamed_reduce: [lambda: (values(4, 3), values(5), values(4), ORDERED, *PLAN, 4)],
+    rooted.rooted_sum: [
+        lambda: (values(4, 3), None, None, EDGES, *PLAN, 4, values(3, 3), values(3, 3), values(3), True),
+        lambda: (
+            values(4, 3),
+            values(5),
+            values(4),
+            ORDERED,
+            *PLAN,
+            4,
+            values(2, 3),
+            values(2, 3),
+            None,
+            False,
+        ),
     ],
     aggregation.edge_structure: [lambda: (ROWS, COLUMNS, 4, 7)],
     aggregation.edge_numbers: [lambda: (ROWS,)],

@@ -9,14 +9,17 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from graphshard import load_shard, partition
 from graphshard.errors import GraphshardError
 from graphshard.ranks import memory
 from graphshard.ranks.memory import (
     allocator_environment,
     allocator_path,
     return_free_memory,
+    return_mapped_pages,
     with_allocator,
 )
 from graphshard.tools.cli.app import app
@@ -149,3 +152,24 @@ def test_the_ranks_of_a_launch_have_it(tmp_path: Path, choice: str, expected: st
 @linux
 def test_freed_memory_can_be_given_back() -> None:
     assert return_free_memory()
+
+
+@linux
+def test_pages_of_a_file_are_let_go_and_read_again(tmp_path: Path) -> None:
+    edges = torch.randint(0, 1000, (2, 1 << 20), generator=torch.Generator().manual_seed(0))
+    parts = partition({"x": torch.randn(1000, 2), "edge_index": edges}, 1, num_nodes=1000)
+    parts.save(tmp_path / "parts")
+    shard = load_shard(tmp_path / "parts")
+    whole, added = shard.edge_index, shard.edge_index.clone()
+    whole[0, 100] += 1  # a page of its own from now on, which no file has
+    added[0, 100] += 1
+    before = _of_files()
+    return_mapped_pages([whole, torch.ones(1 << 20), torch.ones(2, 2).t(), torch.eye(2).to_sparse()])
+    assert _of_files() < before - (15 << 20)
+    assert torch.equal(whole, added)
+
+
+def _of_files() -> int:
+    """Bytes of files that are in the memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile"))

@@ -103,3 +103,22 @@ def two_values(self, x: Tensor, edge_index: Tensor) -> Tensor:
 def sums(self, x: Tensor) -> Tensor:
     """Two layers added up and rectified."""
     return (self.lin(x) + torch.nn.functional.linear(x, self.lin.weight)).relu() + 1
+
+
+def rooted(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    """A sum over neighbours and the own row, each through a layer that makes rows shorter (SAGEConv)."""
+    src, dst = edge_index
+    h = self.lin(x).tanh()
+    h = h.new_zeros(h.size(0), 6).index_add(0, dst, h[src]).tanh()
+    total = h.new_zeros(h.size(0), 6).index_add(0, dst, h[src])
+    return self.out(total) + torch.nn.functional.linear(h, self.out.weight * 2)
+
+
+def rooted_square(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    """As wide as before: the sum stays before its layer."""
+    src, dst = edge_index
+    h = self.lin(x).tanh()
+    square = self.lin.weight @ self.lin.weight.t()
+    total = h.new_zeros(h.size(0), 6).index_add(0, dst, h[src])
+    own = torch.nn.functional.linear(h, square * 2, self.lin.bias)
+    return own + torch.nn.functional.linear(total, square)

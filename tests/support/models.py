@@ -5,6 +5,7 @@ Each entry of a table makes a new model; its forward names the tensors of ``stra
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -523,7 +524,11 @@ ACTIVATIONS: dict[str, Factory] = {
 
 
 def make(factory: Factory, seed: int = 0) -> nn.Module:
-    """A float64 model with known weights; single-precision submodules stay as they are."""
+    """A float64 model with known weights; single-precision submodules stay as they are.
+
+    Not for a simulated rank: the default dtype is every thread's.
+    """
+    assert threading.current_thread() is threading.main_thread()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         default = torch.get_default_dtype()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from support.wrapped import Net, shards
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import graphshard
 from graphshard.testing import run_ranks
@@ -91,3 +93,20 @@ def test_steps_of_an_optimiser_compare_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert not compared
     trained(clamped)
     assert len(compared) == 2
+
+
+def test_a_module_may_be_collected_while_an_optimiser_makes_a_step() -> None:
+    held = [graphshard.distribute(Net())]
+    plain = torch.nn.Linear(2, 2)
+
+    def forget(*_: object) -> None:
+        held.clear()
+        gc.collect()
+
+    hooks = [register_optimizer_step_pre_hook(forget), register_optimizer_step_post_hook(forget)]
+    try:
+        torch.optim.SGD(plain.parameters()).step()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert not held
