@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from graphshard.ranks.interface import choose_interface
+
 __all__ = ["init"]
 
 
@@ -16,7 +18,8 @@ def init(backend: str | None = None) -> None:
     """Join the other processes of the job, and seed every rank as rank 0 is.
 
     Under ``torchrun`` this is ``torch.distributed.init_process_group``, unless that was called before; with a GPU it
-    also makes the one of ``LOCAL_RANK`` the current one. The generators of ``random``, NumPy and torch then go on from
+    also makes the one of ``LOCAL_RANK`` the current one. Ranks on several machines meet by the interface that leads to
+    rank 0, unless ``GLOO_SOCKET_IFNAME`` says another. The generators of ``random``, NumPy and torch then go on from
     the state of those of rank 0, so that what a script draws outside of the model (initial weights, splits, negative
     edges) it draws alike on all ranks. Without ``torchrun`` nothing happens: the same script runs on one machine.
 
@@ -32,6 +35,7 @@ def init(backend: str | None = None) -> None:
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        choose_interface()
         dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
     state = [(random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.initial_seed())]
     dist.broadcast_object_list(state, src=0)
