@@ -248,6 +248,7 @@ class DistributedModule(Transparent):
                 f"the shard is one of {bound.shard.world_size} parts, but this job has {group_size(group)} "
                 "rank(s); partition the data into as many parts as there are ranks"
             )
+        bound.shard.check_source()
         key = self._key(bound.signature)
         captures = self._agree(bound, key, group)
         self._start_equal(group)

@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from graphshard.errors import ShardError
 from graphshard.ranks.memory import return_mapped_pages
 from graphshard.shard.checks import file_inside
-from graphshard.shard.disk import sha256_of, sync
+from graphshard.shard.disk import Stamp, sha256_of, sync
 from graphshard.shard.encoding import described, packed, unpacked
 from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
 from graphshard.shard.shard import Shard
@@ -149,9 +150,9 @@ def load_shard(
         file = file_inside(folder, manifest["ranks"][rank]["file"])
     except ValueError as error:
         raise ShardError(f"{folder / MANIFEST} is damaged: {error}") from None
-    _check_file(file, manifest["ranks"][rank], verify_checksum)
+    stamp = _checked(file, manifest["ranks"][rank], verify_checksum)
     try:
-        shard = unpacked(load_file(file), manifest, rank)
+        shard = replace(unpacked(load_file(file), manifest, rank), source=stamp)
     except (SafetensorError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ShardError(f"{file} is damaged: {' '.join(str(error).split())}") from error
     return_mapped_pages(
@@ -252,14 +253,16 @@ def _remove_old_files(folder: Path) -> None:
             file.unlink()
 
 
-def _check_file(file: Path, entry: dict[str, Any], verify_checksum: bool) -> None:
+def _checked(file: Path, entry: dict[str, Any], verify_checksum: bool) -> Stamp:
+    """The file as it was before it was checked."""
     try:
-        size = file.stat().st_size
-        if size != entry["size"]:
-            raise ShardError(f"{file} is damaged: it has {size} bytes instead of {entry['size']}")
+        found = Stamp.of(file)
+        if found.size != entry["size"]:
+            raise ShardError(f"{file} is damaged: it has {found.size} bytes instead of {entry['size']}")
         if verify_checksum and sha256_of(file) != entry["sha256"]:
             raise ShardError(f"{file} is damaged: its checksum does not fit the manifest")
     except FileNotFoundError:
         raise ShardError(f"{file} is missing: copy it too, or run `graphshard partition` again") from None
     except OSError as error:
         raise ShardError(f"cannot read {file}: {error}") from error
+    return found

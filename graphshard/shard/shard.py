@@ -24,6 +24,7 @@ from graphshard.ir.placement import Edges, Owned, Placed, Pointing, replicated
 from graphshard.ir.roles import by_role
 from graphshard.shard.as_data import NONE_UNLESS_GIVEN, AsData, missing, width_of
 from graphshard.shard.assigned import member_for
+from graphshard.shard.disk import Stamp
 from graphshard.shard.gather import RowSet, gather_all, group_of, in_order
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -104,6 +105,7 @@ class Shard(AsData):
         paths: name -> where in forward's arguments a tensor is, if it is no argument itself.
         partition_id: a digest of the whole data and its cut, the same in all shards of one partition; equal
             data cut alike have the same.
+        source: the file that its tensors lie in; None of a shard that was not loaded.
         unsure: names that were assigned later and whose role only their shape says.
         functions: of PyTorch that were called with its tensors, compiled.
         beside: what plain tensors they were given, which all ranks are to hold alike.
@@ -119,6 +121,7 @@ class Shard(AsData):
     paths: dict[str, Path] = field(default_factory=dict)
     partition_id: str = ""
     unsure: frozenset[str] = frozenset()
+    source: Stamp | None = None
     functions: dict[Any, Any] = field(default_factory=dict, init=False)
     beside: Any = field(default=None, init=False)
 
@@ -425,6 +428,18 @@ class Shard(AsData):
         for name, value in self.tensors.items():
             moved.tensors[name].requires_grad_(value.requires_grad)
         return moved
+
+    def check_source(self) -> None:
+        """See that the file it was loaded from is as it was: tensors lie in the file, not in a copy.
+
+        Raises:
+            ShardError: it was written to.
+        """
+        if self.source is not None and self.source.is_written_to():
+            raise ShardError(
+                f"{self.source.path} was written to since this shard was loaded from it, so the shard's tensors are no "
+                "longer those of the partition: load the shard again, from a copy that nothing writes to"
+            )
 
     def parts(self) -> dict[str, Tensor]:
         """name -> the plain tensor of this rank's part."""

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.shard_cases import assert_same, sharded
 
+import graphshard
 from graphshard.errors import ShardError
 from graphshard.partitioning.partition import partition
 from graphshard.shard import files as shard_io
@@ -266,3 +267,43 @@ def test_files_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "p").iterdir()} == {0o640}
+
+
+class Mean(torch.nn.Module):
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+
+
+def _cut_short(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(64)
+
+
+def _one_byte(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\x07")
+
+
+@pytest.mark.parametrize("write", [_cut_short, _one_byte])
+@pytest.mark.parametrize("moved", [lambda s: s, lambda s: s.to(torch.float64)])
+def test_a_file_that_is_written_to_later_is_said(tmp_path: Path, write: Any, moved: Any) -> None:
+    """Tensors lie in the file: of one that was cut short, reading them would end the process (SIGBUS)."""
+    data = {"x": torch.rand(8, 2), "edge_index": torch.randint(0, 8, (2, 20))}
+    partition(data, 1).save(tmp_path / "p")
+    shard, model = load_shard(tmp_path / "p"), graphshard.distribute(Mean())
+    shard = moved(shard)
+    model(shard)
+    (file,) = (tmp_path / "p").glob("rank-00000*")
+    write(file)
+    with pytest.raises(ShardError, match="was written to since this shard was loaded from it"):
+        model(shard)
+
+
+def test_a_file_that_is_replaced_or_removed_later_is_read_as_it_was(tmp_path: Path) -> None:
+    data = {"x": torch.rand(8, 2), "edge_index": torch.randint(0, 8, (2, 20))}
+    partition(data, 1).save(tmp_path / "p")
+    shard, model = load_shard(tmp_path / "p"), graphshard.distribute(Mean())
+    expected = model(shard)
+    partition(data | {"x": torch.zeros(8, 2)}, 1).save(tmp_path / "p")
+    assert torch.equal(model(shard), expected)
