@@ -90,7 +90,7 @@ EDITS = {
     "kernels/vectors": ("self.zero = self.constant(0.0)", "self.zero = self.constant(1.0)"),
     "kernels/edge_loops": ("[block.zero] * block.count, add", "[block.full] * block.count, add"),
     "kernels/extreme_loops": ("one = block.constant(1.0)", "one = block.constant(5.0)"),
-    "kernels/numba_kernels": ("rowptr[i + 1], i * stride", "rowptr[i + 0], i * stride"),
+    "kernels/numba_kernels": ("rowptr[i + 1], i * columns", "rowptr[i + 0], i * columns"),
     "kernels/machine_code": ("numba numbers the files", "numba Numbers the files"),
     "private/numba_internals": ("a type of numba, as", "A type of numba, as"),
 }

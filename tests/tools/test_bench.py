@@ -84,17 +84,16 @@ def test_a_system_that_cannot_start_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.processes
 def test_memory(tmp_path: Path) -> None:
-    done = bench("memory", *SMALL, "--out", tmp_path)
+    done = bench("memory", *SMALL, "--models", "sage3,gat3-dropout", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "memory.json").read_text())
     assert found["graph"]["nodes"] == 60
-    assert list(found["models"]) == ["sage3-dropout", "sage3"]
+    systems_of = {m: [label.split(",")[0] for label in each] for m, each in found["models"].items()}
+    assert systems_of == {"sage3": ["graphshard", "PyG CSR"], "gat3-dropout": ["graphshard"]}
     for each in found["models"].values():
-        assert [label.split(",")[0] for label in each] == ["graphshard", "PyG CSR"]
         assert all(one["peak"] > one["above"] > 0 and len(one["seconds"]) == 2 for one in each.values())
     plain = [one["loss"] for one in found["models"]["sage3"].values()]
     assert plain[0] == pytest.approx(plain[1], rel=1e-5)
-    assert plain[0] != found["models"]["sage3-dropout"]["PyG CSR, whole graph, 2 threads"]["loss"]
     assert "<svg" in (tmp_path / "memory.svg").read_text()
 
 

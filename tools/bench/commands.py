@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphshard.errors import GraphshardError
 from graphshard.tools import output
 
 if TYPE_CHECKING:
@@ -119,31 +120,36 @@ def memory(
     edges: EdgesOption = 24_700_000,
     ranks: Annotated[int, typer.Option(help="Processes of graphshard.", min=1)] = 2,
     steps: Annotated[int, typer.Option(help="Pairs of counted steps, after three to warm up.", min=1)] = 1,
+    models: Annotated[
+        str, typer.Option(help="Of sage3-dropout, sage3 and gat3-dropout, with commas.")
+    ] = "sage3-dropout,sage3,gat3-dropout",
     seed: SeedOption = 0,
 ) -> None:
-    """Peak memory of a rank, and of PyG with the whole graph: GraphSAGE, 3 layers, with dropout and without."""
+    """Peak memory of a rank, and of PyG with the whole graph: GraphSAGE and GAT, 3 layers."""
     import tempfile
 
     from graphshard.tools.bench import memory as bench
     from graphshard.tools.bench.systems import write_graph
 
-    shape = _shape(nodes, edges)
+    shape, wanted = _shape(nodes, edges), models.split(",")
+    if unknown := set(wanted) - set(bench.MODELS):
+        raise GraphshardError(f"no model {unknown.pop()!r}: choose from {', '.join(bench.MODELS)}")
 
     def report(model: str, label: str, one: Footprint) -> None:
         output.show(
-            f"{bench.MODELS[model]:<12} {label:<36}{one.peak:8.2f} GiB a process{one.above:8.2f} above the start"
+            f"{bench.MODELS[model]:<26} {label:<36}{one.peak:8.2f} GiB a process{one.above:8.2f} above the start"
             f"{one.median:9.3f} s a step, {one.cpu:.3f} s of cores   {one.allocator}"
         )
 
     with tempfile.TemporaryDirectory(prefix="graphshard-bench-") as scratch:
         write_graph(Path(scratch), shape, bench.WIDTHS, [ranks], seed)
-        found = bench.footprints(Path(scratch), ranks, _cores(), steps, report)
-    models = {m: {label: vars(one) for label, one in each.items()} for m, each in found.items()}
-    _write(out, "memory", _head(shape, seed) | {"models": models})
-    labels = next(iter(found.values()))
+        found = bench.footprints(Path(scratch), ranks, _cores(), steps, report, wanted)
+    entries = {m: {label: vars(one) for label, one in each.items()} for m, each in found.items()}
+    _write(out, "memory", _head(shape, seed) | {"models": entries})
+    labels = [label for label in next(iter(found.values())) if all(label in each for each in found.values())]
     bars = {label: [found[m][label].peak for m in found] for label in labels}
-    title = f"Peak memory of a process, GraphSAGE 3 x 256, {_about(shape)}"
-    _picture(out, "memory", title, list(bench.MODELS.values()), bars, "GiB (log scale)")
+    title = f"Peak memory of a process, 3 layers of 256, {_about(shape)}"
+    _picture(out, "memory", title, [bench.MODELS[m] for m in wanted], bars, "GiB (log scale)")
 
 
 def scaling(
