@@ -20,7 +20,7 @@ pytest.importorskip("numba")
 
 from graphshard.errors import GraphshardError
 from graphshard.options import Options
-from graphshard.tools.bench import systems
+from graphshard.tools.bench import peak, systems
 from graphshard.tools.bench.compiling import _Timed
 from graphshard.tools.bench.generate import Shape, power_law_graph
 from graphshard.tools.bench.scaling import CLASSES, Speeds, cut
@@ -95,6 +95,26 @@ def test_memory(tmp_path: Path) -> None:
     plain = [one["loss"] for one in found["models"]["sage3"].values()]
     assert plain[0] == pytest.approx(plain[1], rel=1e-5)
     assert "<svg" in (tmp_path / "memory.svg").read_text()
+
+
+@pytest.mark.processes
+def test_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "MODELS", ("gcn",))
+    done = bench("peak", *SMALL, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "peak.json").read_text())
+    assert found["models"]["gcn"] > 0
+    other = bench("peak", "--nodes", "61", "--edges", "200", "--against", tmp_path / "peak.json")
+    assert other.exit_code == 1
+    assert "is of another graph" in str(other.exception) + other.output
+
+
+def test_more_memory_than_before_is_an_error() -> None:
+    peak.check({"gcn": 104.9}, {"gcn": 100.0, "sage3": 1.0})
+    with pytest.raises(GraphshardError, match=r"grew by over 5 %: gcn: 106 MiB after 100"):
+        peak.check({"gcn": 106.0}, {"gcn": 100.0})
+    with pytest.raises(GraphshardError, match="the peak of sage3 was not measured before"):
+        peak.check({"sage3": 1.0}, {"gcn": 100.0})
 
 
 def test_kernels(tmp_path: Path) -> None:

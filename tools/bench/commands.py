@@ -152,6 +152,34 @@ def memory(
     _picture(out, "memory", title, [bench.MODELS[m] for m in wanted], bars, "GiB (log scale)")
 
 
+def peak(
+    out: Annotated[
+        Path | None, typer.Option(help="A directory for peak.json; without it, none is written.")
+    ] = None,
+    nodes: NodesOption = 40_000,
+    edges: EdgesOption = 800_000,
+    against: Annotated[
+        Path | None, typer.Option(help="The peak.json of before: over 5 % more is an error.")
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Peak memory of a rank on a small graph, and whether it grew."""
+    from graphshard.tools.bench import peak as bench
+
+    shape = _shape(nodes, edges)
+    before = json.loads(against.read_text()) if against is not None else None
+    if before is not None and before["graph"] != _head(shape, seed)["graph"]:
+        raise GraphshardError(f"{against} is of another graph: {before['graph']}")
+    found = {}
+    for model, mib in bench.peaks(shape, seed):
+        output.show(f"{model:<14}{mib:7.0f} MiB a rank above the start")
+        found[model] = round(mib, 1)
+    if out is not None:
+        _write(out, "peak", _head(shape, seed) | {"models": found})
+    if before is not None:
+        bench.check(found, before["models"])
+
+
 def scaling(
     out: OutOption = Path("bench"),
     nodes: NodesOption = 500_000,

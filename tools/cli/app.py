@@ -78,6 +78,7 @@ _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         bench_commands.systems,
         bench_commands.kernels,
         bench_commands.memory,
+        bench_commands.peak,
         bench_commands.scaling,
         bench_commands.small,
         bench_commands.border,
