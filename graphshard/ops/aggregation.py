@@ -130,7 +130,7 @@ def weighted_sum(x: Tensor, weight: Tensor | None, structure: Edges) -> Tensor:
     Raises:
         GraphshardError: the dtypes differ.
     """
-    _check_dtypes(x, weight)
+    check_dtypes(x, weight)
     table, weights = by_heads(x, weight)
     by_row = Structure.of(structure).by_row
     return kernels_for(table).sums(by_row, weights, table).view(by_row.groups, *x.shape[1:])
@@ -182,11 +182,12 @@ def dots(rows: Tensor, table: Tensor, structure: Edges) -> Tensor:
     Raises:
         GraphshardError: the dtypes differ.
     """
-    _check_dtypes(rows, table)
+    check_dtypes(rows, table)
     return kernels_for(table).dots(Structure.of(structure).by_row, rows, table)
 
 
-def _check_dtypes(a: Tensor, b: Tensor | None) -> None:
+def check_dtypes(a: Tensor, b: Tensor | None) -> None:
+    """Raise where two tensors of an aggregation have different dtypes."""
     if b is not None and a.dtype != b.dtype:
         raise GraphshardError(f"an aggregation takes tensors of one dtype, not {a.dtype} and {b.dtype}")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import Structure
-from graphshard.ops.aggregation import by_heads, dots
+from graphshard.ops.aggregation import by_heads, check_dtypes, dots
 from graphshard.ops.copies import combine_by_rank
 from graphshard.ops.exchange import check_plan, halo_sync
 from graphshard.ops.registration import below_autograd, fake, gradient, operator
@@ -101,8 +101,10 @@ def streamed_sum(
         ``[rows, ...]``, of x's dtype. Backward: :func:`streamed_reduce`.
 
     Raises:
+        GraphshardError: the dtypes differ.
         RuntimeMismatch, ShardError: as there.
     """
+    check_dtypes(x, weight)
     route = _checked(plan)
     table, weights = by_heads(x, weight)
     by_row, kernels = Structure.of(structure).by_row, kernels_for(table)
@@ -136,6 +138,7 @@ def streamed_reduce(
     Returns:
         ``[n, ...]``, terms added in rank order. Backward: :func:`streamed_sum`.
     """
+    check_dtypes(grad, weight)
     route = _checked(plan)
     table, weights = by_heads(grad, weight)
     by_column, kernels = Structure.of(structure).by_column, kernels_for(table)

@@ -305,7 +305,8 @@ def test_rows_of_node_parameters_are_cut_from_rank_0s_table(message: int) -> Non
 
 
 def test_a_state_loaded_before_the_first_call_is_rank_0s_too() -> None:
-    one, two = tables_after(lambda module, rank: module.load_state_dict(Table(5 + rank).state_dict()), 30)
+    states = [Table(5 + rank).state_dict() for rank in range(2)]
+    one, two = tables_after(lambda module, rank: module.load_state_dict(states[rank]), 30)
     assert same(one, Table(5).state_dict())
     assert same(two, Table(5).state_dict())
 

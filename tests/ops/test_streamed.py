@@ -14,6 +14,7 @@ from support.strategies import examples
 from torch import Tensor
 
 from graphshard import partition
+from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import using
 from graphshard.ops.aggregation import edge_structure, weighted_sum
 from graphshard.ops.exchange import count_bytes, halo_sync
@@ -138,3 +139,8 @@ def test_no_row_and_no_column() -> None:
     plan = (torch.empty(0, dtype=torch.int64), [0], [0], "")
     assert streamed_sum(torch.ones(4, 0), None, None, nothing, *plan, MANY).shape == (4, 0)
     assert torch.equal(streamed_sum(torch.ones(4, 70), None, None, nothing, *plan, MANY), torch.zeros(4, 70))
+
+
+def test_weights_of_another_dtype_are_refused() -> None:
+    with pytest.raises(GraphshardError, match=r"tensors of one dtype, not torch\.float32 and torch\.float64"):
+        streamed_sum(torch.ones(4, 3), torch.ones(5).double(), None, EDGES, *SELF, 4)
