@@ -12,7 +12,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram, ExportGraphSignature
 
 from graphshard.capture.composites import decompositions
+from graphshard.ir.program import copied_graph
 from graphshard.private import pytree
 
 
@@ -33,14 +34,11 @@ class Functional:
 
     module: fx.GraphModule
     signature: ExportGraphSignature
-    constants: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Tensor]
 
     def copy(self) -> Functional:
         """A graph of its own; example values and constants are shared."""
-        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        graph.output(graph.graph_copy(self.module.graph, copies))
-        (old,), (new,) = self.module.graph.find_nodes(op="output"), graph.find_nodes(op="output")
-        new.meta = dict(old.meta)
+        graph, _ = copied_graph(self.module.graph)
         return replace(self, module=fx.GraphModule(self.module, graph))
 
 

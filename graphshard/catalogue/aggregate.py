@@ -124,9 +124,7 @@ def streamed_sum(call: Call) -> Placement:
 def rooted_sum(call: Call) -> Placement:
     """A streamed sum and own rows, each times a matrix that every rank holds."""
     placed = _fetching_sum(call, matrix_of(call, "structure"))
-    for name in ("neighbour", "root", "bias"):
-        if call[name] is not None and call.tensor(name).sharded:
-            call.refuse(f"takes a {name} that is spread over the ranks")
+    call.check_whole("neighbour", "root", "bias")
     return placed
 
 

@@ -144,6 +144,12 @@ class Call:
         text = f"{operator_name(self.node)} {problem}{where(self.node)}"
         raise UnsupportedOperation(text + (f". Instead: {instead}." if instead else "."))
 
+    def check_whole(self, *names: str) -> None:
+        """Refuse an argument that is spread over the ranks where every rank needs all of it; None is none."""
+        for name in names:
+            if isinstance(self.args.get(name), fx.Node) and self.tensor(name).sharded:
+                self.refuse(f"takes a {name} that is spread over the ranks")
+
     def unseen(self) -> Iterator[fx.Node]:
         """The arguments that the rule did not look at."""
         return (n for n in self.node.all_input_nodes if n not in self._seen)

@@ -134,7 +134,7 @@ def pairwise_rows(call: Call) -> Placement:
 def group_norm(call: Call) -> Placement:
     """Statistics of each row's groups of channels."""
     placed = call.values("input")
-    _weights(call)
+    call.check_whole("weight", "bias")
     if any(d is not None for d in placed.dims[1:]):
         call.refuse("normalises over the rows that are spread over the ranks", "keep nodes in dim 0")
     return Placed(placed.dims)
@@ -143,7 +143,7 @@ def group_norm(call: Call) -> Placement:
 def rms_norm(call: Call) -> Placement:
     """``rms_norm`` over the last dims."""
     placed = call.values("input")
-    _weights(call)
+    call.check_whole("weight", "bias")
     if any(d is not None for d in placed.dims[-len(call["normalized_shape"]) :]):
         call.refuse("normalises over the rows that are spread over the ranks")
     return Placed(placed.dims)
@@ -221,12 +221,6 @@ def _replicated_rest(call: Call, known: list[Any]) -> None:
     for node in call.node.all_input_nodes:
         if node not in known and call.tensor(node).sharded:
             call.refuse(f"takes {node.name}, which is spread over the ranks, beside its rows")
-
-
-def _weights(call: Call) -> None:
-    for name in ("weight", "bias"):
-        if isinstance(call.get(name), fx.Node) and call.tensor(name).sharded:
-            call.refuse(f"takes a {name} that is spread over the ranks")
 
 
 def _named(call: Call, ndim: int) -> list[int]:

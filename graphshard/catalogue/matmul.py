@@ -18,9 +18,7 @@ aten = torch.ops.aten
 def linear(call: Call) -> Placement:
     """``x @ weight.T + bias`` over the last dim."""
     placed = call.values("input")
-    for name in ("weight", "bias"):
-        if call[name] is not None and call.tensor(name).sharded:
-            call.refuse(f"takes a {name} that is spread over the ranks")
+    call.check_whole("weight", "bias")
     if placed.dims[-1] is not None:
         call.refuse(
             "multiplies along the rows that are spread over the ranks",
@@ -142,9 +140,7 @@ def _cut(placed: Placed, dims: int) -> Placed:
 def layer_norm(call: Call) -> Placement:
     """Normalisation over the last dims, each row by itself."""
     placed = call.values("input")
-    for name in ("weight", "bias"):
-        if call[name] is not None and call.tensor(name).sharded:
-            call.refuse(f"takes a {name} that is spread over the ranks")
+    call.check_whole("weight", "bias")
     if any(d is not None for d in placed.dims[-len(call["normalized_shape"]) :]):
         call.refuse("normalises over the rows that are spread over the ranks")
     if calls(call.node, aten.native_layer_norm):

@@ -82,9 +82,7 @@ def batch_norm_eval(call: Call) -> Placement:
 
 def _batch_norm_input(call: Call) -> tuple[Placed, Placed]:
     placed = call.values("input")
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if isinstance(call.args[name], fx.Node) and call.tensor(name).sharded:
-            call.refuse(f"takes a {name} that is spread over the ranks")
+    call.check_whole("weight", "bias", "running_mean", "running_var")
     if len(placed.dims) > 1 and placed.dims[1] is not None:
         call.refuse("has its channels spread over the ranks")
     return placed, replicated(1)

@@ -70,6 +70,18 @@ def graph_placement(name: str, of: tuple[str, ...] = ()) -> Placement:
     return Size() if rows is None else Placed((rows(*of),))
 
 
+def copied_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """A graph of new nodes with the meta of its own, its output's too; and the copy of each node."""
+    made, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    output = made.graph_copy(graph, copies, return_output_node=False)
+    if output is not None:
+        made.output(output)
+    for old, new in zip(graph.find_nodes(op="output"), made.find_nodes(op="output"), strict=True):
+        new.meta = copy.copy(old.meta)
+        copies[old] = new
+    return made, copies
+
+
 @dataclass
 class Program:
     """A flat graph of ATen ops with what its inputs and outputs stand for; the same on every rank.
@@ -95,15 +107,7 @@ class Program:
 
         A copied node has the identity of its original (``identity.py``).
         """
-        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        output = graph.graph_copy(self.graph, copies, return_output_node=False)
-        if output is not None:
-            graph.output(output)
-        old = [n for n in self.graph.nodes if n.op == "output"]
-        new = [n for n in graph.nodes if n.op == "output"]
-        for a, b in zip(old, new, strict=True):
-            b.meta = copy.copy(a.meta)
-            copies[a] = b
+        graph, copies = copied_graph(self.graph)
         for original, copied in copies.items():
             keep_identity(original, copied)
         return replace(

@@ -57,10 +57,9 @@ __all__ = [
 _REDUCE_OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
 
 
-def check_plan(
+def _check_plan(
     send_index: Tensor, send_splits: Sequence[int], recv_splits: Sequence[int], group: str
 ) -> None:
-    """Raise where a plan contradicts itself or is for another number of ranks: see :func:`halo_sync`."""
     size = group_size(group)
     if len(send_splits) != size or len(recv_splits) != size:
         raise RuntimeMismatch(
@@ -103,7 +102,7 @@ def halo_sync(
         RuntimeMismatch: the plan is for another number of ranks.
         ShardError: the plan contradicts itself.
     """
-    check_plan(send_index, send_splits, recv_splits, group)
+    _check_plan(send_index, send_splits, recv_splits, group)
     n, h = x.size(0), sum(recv_splits)
     out = x.new_empty((n + h, *x.shape[1:]))
     out[:n] = x
@@ -163,7 +162,7 @@ def halo_reduce(
         GraphshardError: an unknown reduction, or a backward through "max" or "min".
     """
     _check_reduce(reduce, (*_REDUCE_OPS, "prod"))
-    check_plan(send_index, send_splits, recv_splits, group)
+    _check_plan(send_index, send_splits, recv_splits, group)
     n = x.size(0) - sum(recv_splits)
     if n < 0:
         raise ShardError(f"halo_reduce got {x.size(0)} rows, fewer than the halo's {sum(recv_splits)}")

@@ -22,10 +22,9 @@ from torch import Tensor
 from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import Structure
 from graphshard.ops.aggregation import by_heads, check_dtypes, dots
-from graphshard.ops.copies import combine_by_rank
-from graphshard.ops.exchange import check_plan, halo_sync
+from graphshard.ops.exchange import halo_reduce, halo_sync
 from graphshard.ops.registration import below_autograd, fake, gradient, operator
-from graphshard.ranks.groups import exchange, group_size
+from graphshard.ranks.groups import group_size
 
 __all__ = ["ARGUMENTS", "scale_gradient", "streamed_reduce", "streamed_sum", "weight_gradient"]
 
@@ -40,16 +39,6 @@ ARGUMENTS = (
     "Tensor send_index, SymInt[] send_splits, SymInt[] recv_splits, str group, SymInt num_nodes"
 )
 """How a sum is taken, and by which plan."""
-
-
-class Plan(NamedTuple):
-    """A halo plan as the ops take it, with the number of nodes of the whole graph."""
-
-    send_index: Tensor
-    send_splits: Sequence[int]
-    recv_splits: Sequence[int]
-    group: str
-    num_nodes: int
 
 
 class Block(NamedTuple):
@@ -70,10 +59,10 @@ class Block(NamedTuple):
         return table[:, self.first : self.last, self.start : self.stop]
 
 
-def blocks(table: Tensor, plan: Plan) -> Iterator[Block]:
+def blocks(table: Tensor, num_nodes: int, group: str) -> Iterator[Block]:
     """The blocks of ``[rows, heads, width]``: the same on every rank, for each is an exchange."""
     heads, width = table.shape[1:]
-    rows = max(plan.num_nodes // group_size(plan.group), 1)
+    rows = max(num_nodes // group_size(group), 1)
     at_most = BLOCK_BYTES // (rows * table.element_size()) // NARROWEST * NARROWEST
     at_most = max(at_most, NARROWEST)
     if width > at_most:
@@ -105,22 +94,15 @@ def streamed_sum(
         RuntimeMismatch, ShardError: as there.
     """
     check_dtypes(x, weight)
-    route = _checked(plan)
+    *route, num_nodes = plan
     table, weights = by_heads(x, weight)
     by_row, kernels = Structure.of(structure).by_row, kernels_for(table)
-    n, halo = table.size(0), sum(route.recv_splits)
     out = x.new_empty((by_row.groups, *x.shape[1:]))
     flat = out.view(by_row.groups, x.shape[1:].numel())
-    for block, rows in _filled(table, n + halo, route):
-        rows[:n] = block.of(table)
-        exchange(
-            rows[n:],
-            rows.index_select(0, route.send_index),
-            route.send_splits,
-            route.recv_splits,
-            route.group,
-        )
+    for block in blocks(table, num_nodes, route[-1]):
+        rows = halo_sync(block.of(table), *route)
         kernels.sums_into(flat, block.to, by_row, weights, block.first, rows)
+        del rows  # before those of the next block are there
     if scale is not None:
         flat *= scale.unsqueeze(-1)
     return out
@@ -139,36 +121,20 @@ def streamed_reduce(
         ``[n, ...]``, terms added in rank order. Backward: :func:`streamed_sum`.
     """
     check_dtypes(grad, weight)
-    route = _checked(plan)
+    *sent, recv_splits, group, num_nodes = plan
     table, weights = by_heads(grad, weight)
     by_column, kernels = Structure.of(structure).by_column, kernels_for(table)
-    n = by_column.groups - sum(route.recv_splits)
+    n = by_column.groups - sum(recv_splits)
     out = grad.new_empty((n, *grad.shape[1:]))
     flat = out.view(n, grad.shape[1:].numel())
-    for block, rows in _filled(table, by_column.groups, route):
+    for block in blocks(table, num_nodes, group):
         part = block.of(table).contiguous() if scale is None else block.of(table) * scale.view(-1, 1, 1)
-        kernels.sums_into(rows.view(-1, block.columns), 0, by_column, weights, block.first, part)
+        rows = part.new_empty((by_column.groups, block.columns))
+        kernels.sums_into(rows, 0, by_column, weights, block.first, part)
         del part  # before memory for rows that come is taken
-        coming = rows.new_empty((route.send_index.numel(), *rows.shape[1:]))
-        exchange(coming, rows[n:], route.recv_splits, route.send_splits, route.group)
-        combine_by_rank(rows[:n], route.send_index, route.send_splits, coming, "sum")
-        flat[:, block.to : block.to + block.columns] = rows[:n].view(n, block.columns)
+        flat[:, block.to : block.to + block.columns] = halo_reduce(rows, *sent, recv_splits, "sum", group)
+        del rows
     return out
-
-
-def _filled(table: Tensor, rows: int, plan: Plan) -> Iterator[tuple[Block, Tensor]]:
-    """Each block with memory for it, ``[rows, heads, width]``, the same for all."""
-    cut = list(blocks(table, plan))
-    memory = table.new_empty(rows * max((block.columns for block in cut), default=0))
-    for block in cut:
-        shape = (rows, block.last - block.first, block.stop - block.start)
-        yield block, memory[: rows * block.columns].view(shape)
-
-
-def _checked(plan: Sequence[Any]) -> Plan:
-    route = Plan(*plan)
-    check_plan(route.send_index, route.send_splits, route.recv_splits, route.group)
-    return route
 
 
 def weight_gradient(

@@ -155,9 +155,8 @@ def load_shard(
         shard = replace(unpacked(load_file(file), manifest, rank), source=stamp)
     except (SafetensorError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise ShardError(f"{file} is damaged: {' '.join(str(error).split())}") from error
-    return_mapped_pages(
-        edges.edge_ids for edges in shard.edge_sets.values()
-    )  # checked, and seldom read again
+    # They were checked, and are seldom read again.
+    return_mapped_pages(edges.edge_ids for edges in shard.edge_sets.values())
     return shard
 
 

@@ -48,22 +48,14 @@ def _linear(x: Any, matrix: str, bias: str, name: str) -> Any:
     return call(aten.linear.default, x, matrix, optional=(bias,), name=name)
 
 
+_OF_SUM = (
+    *("weight", "scale", "structure"),
+    *("send_index", "send_splits", "recv_splits", "group", "num_nodes"),
+)
+
+
 def _sum(x: Any) -> Any:
-    return call(
-        streamed.streamed_sum,
-        *(
-            x,
-            "weight",
-            "scale",
-            "structure",
-            "send_index",
-            "send_splits",
-            "recv_splits",
-            "group",
-            "num_nodes",
-        ),
-        name="sum",
-    )
+    return call(streamed.streamed_sum, x, *_OF_SUM, name="sum")
 
 
 _ROOT = _linear("own", "root", "root_bias", "of_root")
@@ -85,14 +77,13 @@ def _fits(found: Found) -> bool:
     if len(_biases(found)) > 1 or found.get("no_bias") is not None or len(shape_of(found["x"])) != 2:
         return False
     outputs, inputs = shape_of(found["neighbour"])
-    bias = next(iter(_biases(found)), None)
-    if bias is not None and (not isinstance(bias, fx.Node) or shape_of(bias) != (outputs,)):
+    if any(not isinstance(bias, fx.Node) or shape_of(bias) != (outputs,) for bias in _biases(found)):
         return False
     return _is_whole(found) and ("no_bias" in found or outputs == inputs)
 
 
 def _is_whole(found: Found) -> bool:
-    """Whether the matrices and the bias are the same on every rank."""
+    """Whether the matrices are the same on every rank."""
     return all(rows_of(found[name]) is None for name in ("neighbour", "root"))
 
 
@@ -102,12 +93,11 @@ def _biases(found: Found) -> list[Any]:
 
 def _fuse(program: Program, node: fx.Node, found: Found) -> None:
     emit = Emitter(program, node)
-    plan = [found[name] for name in ("send_index", "send_splits", "recv_splits", "group", "num_nodes")]
     bias = next(iter(_biases(found)), None)
     with emit.before(node):
         made = emit.call(
             rooted.rooted_sum,
-            *(found["x"], found["weight"], found["scale"], found["structure"], *plan),
+            *(found[name] for name in ("x", *_OF_SUM)),
             *(found["neighbour"], found["root"], bias, "no_bias" not in found),
             example=node.meta["val"],
         )

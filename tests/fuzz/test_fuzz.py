@@ -16,7 +16,6 @@ from fuzz.check import EXACT, FAILED, INVALID, REFUSED, judge
 from fuzz.program import HEADER, FuzzedProgram, fuzzed_programs
 from fuzz.run import Tally
 from graphshard.ops import exchange as ops
-from graphshard.ops import streamed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:index_reduce:UserWarning"),
@@ -63,7 +62,7 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing_comes(out: Any, *_: Any) -> None:
         out.zero_()
 
-    monkeypatch.setattr(streamed, "exchange", nothing_comes)
+    monkeypatch.setattr(ops, "exchange", nothing_comes)
     failed = judge(neighbours, [case])
     assert failed.result == FAILED
     assert "output 0 is off by" in failed.reason

@@ -18,7 +18,7 @@ from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import using
 from graphshard.ops.aggregation import edge_structure, weighted_sum
 from graphshard.ops.exchange import count_bytes, halo_sync
-from graphshard.ops.streamed import Block, Plan, blocks, streamed_sum
+from graphshard.ops.streamed import Block, blocks, streamed_sum
 from graphshard.testing import run_ranks
 
 MANY = 10**9
@@ -125,7 +125,7 @@ def test_the_blocks_are_the_same_on_every_rank_and_send_each_number_once(
         structure = edge_structure(dst, src, n, n + sum(halo.recv_splits))
         with count_bytes() as counter:
             streamed_sum(torch.randn(n, 70), None, None, structure, *plan, nodes)
-        return list(blocks(torch.empty(n, 1, 70), Plan(*plan, nodes))), counter.total
+        return list(blocks(torch.empty(n, 1, 70), nodes, group)), counter.total
 
     (one, sent), other = run_ranks(2, rank)
     assert other == (one, sent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,9 +132,7 @@ def memory(
     from graphshard.tools.bench import memory as bench
     from graphshard.tools.bench.systems import write_graph
 
-    shape, wanted = _shape(nodes, edges), models.split(",")
-    if unknown := set(wanted) - set(bench.MODELS):
-        raise GraphshardError(f"no model {unknown.pop()!r}: choose from {', '.join(bench.MODELS)}")
+    shape, wanted = _shape(nodes, edges), _models(models, bench.MODELS)
 
     def report(model: str, label: str, one: Footprint) -> None:
         output.show(
@@ -312,10 +311,10 @@ def _cut_line(kind: str, row: dict[str, float]) -> str:
 # ---- what they share ---------------------------------------------------------------------------------------
 
 
-def _models(text: str) -> list[str]:
+def _models(text: str, known: Iterable[str] = _NAMES) -> list[str]:
     wanted = text.split(",")
-    if not set(wanted) <= set(_NAMES):
-        raise typer.BadParameter(f"{text!r}: write some of {', '.join(_NAMES)}", param_hint="--models")
+    if not set(wanted) <= set(known):
+        raise typer.BadParameter(f"{text!r}: write some of {', '.join(known)}", param_hint="--models")
     return wanted
 
 
