@@ -29,6 +29,7 @@ from graphshard.passes.exact.globalize_ids import GlobalizeIds
 from graphshard.passes.exact.infer_placement import InferPlacement
 from graphshard.passes.exact.insert_all_reduce import InsertAllReduce
 from graphshard.passes.exact.insert_halo_sync import InsertHaloSync
+from graphshard.passes.exact.localize_ids import LocalizeIds
 from graphshard.passes.exact.return_row_ids import ReturnRowIds
 from graphshard.passes.exact.stack_reductions import StackReductions
 from graphshard.passes.exact.sum_gradients import SumGradients
@@ -51,6 +52,7 @@ from graphshard.passes.faster.work_in_place import WorkInPlace
 EXACT: tuple[Pass, ...] = (
     InferPlacement(),
     GlobalizeIds(),
+    LocalizeIds(),
     DistributeDropout(),
     DistributeRandom(),
     DistributeBatchNorm(),

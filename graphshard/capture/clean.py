@@ -90,7 +90,10 @@ def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
 
 
 def unpack_constant_indices(found: Functional) -> None:
-    """``ei[[1, 0]]`` as ``stack([ei[1], ei[0]])``: which rows of an ``edge_index`` it picks is then plain."""
+    """``ei[[1, 0]]`` as ``stack([ei[1], ei[0]])``: which rows of an ``edge_index`` it picks is then plain.
+
+    Nodes and edges, of which a graph has any number, stay picked by their numbers.
+    """
     names = found.signature.inputs_to_lifted_tensor_constants
     graph = found.module.graph
     for node in list(graph.nodes):
@@ -101,6 +104,8 @@ def unpack_constant_indices(found: Functional) -> None:
             index = index.args[0]
         constant = found.constants.get(names.get(index.name, ""))
         if constant is None or constant.dim() != 1 or constant.dtype != torch.int64:
+            continue
+        if not isinstance(source.meta["val"].size(0), int):
             continue
         with graph.inserting_before(node):
             rows = [_like(graph, node, torch.ops.aten.select.int, source, 0, int(i)) for i in constant]

@@ -91,6 +91,10 @@ class ScatterOverRows(Rewrite):
     """A scatter that is no sum: ``expand_scatters``."""
 
 
+class NumberedRows(Rewrite):
+    """Rows that are read or written by numbers that every rank holds whole: ``localize_ids``."""
+
+
 class ScatterBySource(Rewrite):
     """A scatter that writes rows of other ranks' nodes: ``insert_halo_sync``."""
 

@@ -9,11 +9,23 @@ import torch
 from torch import fx
 
 from graphshard.catalogue.call import Call, check_same_nodes, same_rows
-from graphshard.catalogue.edits import HaloSync
+from graphshard.catalogue.edits import GlobalIds, HaloSync, NumberedRows
 from graphshard.catalogue.known_masks import kept_rows
 from graphshard.catalogue.pointwise import broadcast_rows
-from graphshard.catalogue.record import Ops
-from graphshard.ir.placement import Halo, Kept, Owned, Placed, Placement, Points, Rows, reach
+from graphshard.catalogue.record import Op, Ops, Trait
+from graphshard.ir.placement import (
+    Edges,
+    Found,
+    Halo,
+    Kept,
+    Owned,
+    Placed,
+    Placement,
+    Points,
+    Rows,
+    reach,
+)
+from graphshard.ops import numbered
 
 aten = torch.ops.aten
 
@@ -148,11 +160,16 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
     """Rows of ``table`` by number. ``along``: the index has the shape of the output (``torch.gather``)."""
     indexed, by = call.tensor(table), call.tensor(chosen)
     rows, points = indexed.dims[dim], reach(by.points)
+    if numbered_whole(rows, by):
+        if indexed.points is not None:
+            call.edits.append(GlobalIds(table, call.node))
+        call.edits.append(NumberedRows(call.node))
+        return Placed((None,) * len(call.shape(call.node)))
     if isinstance(rows, (Owned, Halo)):
         if points is None:
             call.refuse(
                 "reads node rows by an index whose numbers are not node numbers of this graph",
-                "index with edge_index or with a mask over the nodes",
+                'index with edge_index, with a mask over the nodes, or with what has the role "index" or "replicated"',
             )
         check_same_nodes(call, rows, points)
         if indexed.points is not None:
@@ -161,7 +178,10 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
             assert isinstance(points.rows, Halo)
             call.edits.append(HaloSync(table, call.node, dim, points.rows))
     elif rows is not None:
-        call.refuse(f"reads the rows {rows} by number, which is not the same on the ranks")
+        call.refuse(
+            f"reads the rows {rows} by number, which is not the same on the ranks",
+            'give an index that numbers all edges or nodes the role "replicated"',
+        )
     elif points is not None:
         call.refuse(
             "reads a table that every rank holds whole by local node numbers",
@@ -177,6 +197,35 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
         indexed.points if dim != 0 or not isinstance(indexed.points, tuple) else _picked(call, indexed)
     )
     return Placed(tuple(dims), points=points_out)
+
+
+def numbered_whole(rows: Rows | None, index: Placed) -> bool:
+    """Whether rows of one kind are read or written by numbers that every rank holds whole: those of one machine."""
+    return isinstance(rows, (Owned, Edges)) and not index.sharded and index.points is None
+
+
+def rows_of_ids(call: Call) -> Placement:
+    """Where a rank has what each number numbers."""
+    rows = call.tensor("ids").dims[0]
+    call.check_whole("numbers")
+    if isinstance(call["total"], fx.Node):
+        call.number(call["total"])
+    assert rows is not None
+    return Found(rows)
+
+
+def found_rows(call: Call, rows: Rows | None) -> None:
+    """Check that ``where`` says where ``rows`` are."""
+    found = call.raw(call["where"])
+    if not isinstance(found, Found) or found.rows != rows:
+        call.refuse(f"looks for rows of {rows} where {found} were found")
+
+
+def rows_or_zeros(call: Call) -> Placement:
+    """Each rank has the rows of some numbers, and zeros for the rest."""
+    placed = call.values("x")
+    found_rows(call, placed.dims[call["dim"]])
+    return Placed((None,) * len(call.shape(call.node)), partial="sum")
 
 
 def _picked(call: Call, indexed: Placed) -> Any:
@@ -242,4 +291,7 @@ OPS: Ops = {
     aten.nonzero_numpy.default: nonzero,
     aten.where.default: nonzero,
     aten.masked_select.default: masked_select,
+    numbered.rows_of_ids: Op(rows_of_ids, Trait.STOPS_GRADIENT, suffix="rows"),
+    numbered.rows_or_zeros: rows_or_zeros,
+    numbered.entries_or_zeros: rows_or_zeros,
 }

@@ -10,14 +10,15 @@ from torch import fx
 
 from graphshard.catalogue.call import Call, check_same_nodes, same_rows
 from graphshard.catalogue.create import is_filled
-from graphshard.catalogue.edits import ScatterBySource, ScatterOverRows
+from graphshard.catalogue.edits import NumberedRows, ScatterBySource, ScatterOverRows
+from graphshard.catalogue.gather import found_rows, numbered_whole
 from graphshard.catalogue.known_masks import kept_rows
 from graphshard.catalogue.pointwise import is_one
 from graphshard.catalogue.record import Ops
 from graphshard.catalogue.reduce import is_stacked
 from graphshard.ir.calls import calls
 from graphshard.ir.placement import Halo, Owned, Placed, Placement, Rows, reach
-from graphshard.ops import local
+from graphshard.ops import local, numbered
 
 aten = torch.ops.aten
 
@@ -131,6 +132,10 @@ def _write(
         if over is not None:
             return _write_groups(call, base, index, reduce)
         return _write_replicated(call, base, index, written)
+    if over is None and numbered_whole(rows, index) and (written is None or not written.sharded):
+        _check_numbered(call, index, reduce)
+        call.edits.append(NumberedRows(call.node))
+        return Placed(base.dims)
     if not isinstance(rows, (Owned, Halo)):
         call.refuse(f"writes into the rows {rows} by number, which is not the same on the ranks")
     if points is None:
@@ -143,6 +148,21 @@ def _write(
         return Placed(base.dims, mirror=reduce)
     if points.plan is not None:
         return _write_by_source(call, base, dim, reduce)
+    return Placed(base.dims)
+
+
+def _check_numbered(call: Call, index: Placed, reduce: str) -> None:
+    if reduce == "prod":
+        call.refuse("multiplies what is written into rows by numbers that every rank holds whole")
+    if "indices" in call.args and len(index.dims) != 1:
+        call.refuse("writes rows by an index of several dims", "flatten the index and what is written")
+
+
+def write_entries(call: Call) -> Placement:
+    """Every rank writes what leads to its own rows; what is written is there on all of them."""
+    base = call.values("base")
+    found_rows(call, base.dims[call["dim"]])
+    call.check_whole("source")
     return Placed(base.dims)
 
 
@@ -228,6 +248,7 @@ REDUCES = ("sum", "mean", "amax", "amin", "prod")
 
 OPS: Ops = {
     local.scatter_extreme: scatter_extreme,
+    numbered.write_entries: write_entries,
     aten.index_add.default: index_add,
     aten.index_reduce.default: index_add,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -173,45 +173,34 @@ def _check_numbers(value: Tensor, nodes: str, sizes: Sizes, name: str) -> None:
 
 
 def check_no_numbers(found: Found) -> None:
-    """No tensor that only its shape makes replicated can hold numbers of nodes or edges: parts number anew.
+    """No tensor that only its shape makes replicated can hold numbers of nodes: as an index it is cut.
+
+    Numbers of edges (triplets) stay whole on every rank, where they number the edges of the whole graph.
 
     Raises:
         PartitionError: one can; it asks for the role.
     """
     for name, value in found.tensors.items():
         if found.members[name].role is Role.REPLICATED and name not in found.given:
-            for sentence in _suspicion(found, name, value):
-                raise PartitionError(sentence)
+            _check_no_numbers(found, name, value)
 
 
-def _suspicion(found: Found, name: str, value: Tensor) -> Iterator[str]:
+def _check_no_numbers(found: Found, name: str, value: Tensor) -> None:
     whole = value.dtype in (torch.int64, torch.int32) and value.layout is torch.strided
     if not whole or value.dim() == 0 or value.numel() == 0:
         return
     low, high = (int(bound) for bound in value.aminmax())
-    sizes = found.of_type(name)
+    sets = [n for n, count in found.of_type(name).nodes.items() if low >= 0 and high < count]
+    if not sets:
+        return
     what = f"{name!r} ({str(value.dtype).removeprefix('torch.')} {list(value.shape)}, values {low}..{high})"
-    sets = [n for n, count in sizes.nodes.items() if low >= 0 and high < count]
-    if sets:
-        roles = " or ".join(f'"index:{n}"' if n else '"index"' for n in sets)
-        rows = "" if value.dim() == 1 else ", each row as a tensor of its own"
-        yield (
-            f"{what} may hold numbers of nodes, as a split or seeds do, and each part numbers its nodes anew: pass "
-            f"roles={{{name!r}: {roles}}}{rows}, and each rank gets those of its own nodes in its own numbers; or "
-            f'roles={{{name!r}: "replicated"}} if they are no numbers of nodes'
-        )
-    elif low >= 0 and any(high < count for count in sizes.edges.values()) and not _is_pointer(value, sizes):
-        yield (
-            f"{what} may hold numbers of edges, as triplets do, and each part numbers its edges anew, which "
-            f"graphshard does not do for them: compute them in forward from edge_index, or pass roles={{{name!r}: "
-            f'"replicated"}} if they are no numbers of edges'
-        )
-
-
-def _is_pointer(value: Tensor, sizes: Sizes) -> bool:
-    """Whether it counts up from 0 to all nodes, as ``ptr`` of a PyG ``Batch`` does."""
-    ends = value.dim() == 1 and int(value[0]) == 0 and int(value[-1]) in sizes.nodes.values()
-    return ends and bool((value[1:] >= value[:-1]).all())
+    roles = " or ".join(f'"index:{n}"' if n else '"index"' for n in sets)
+    rows = "" if value.dim() == 1 else ", each row as a tensor of its own"
+    raise PartitionError(
+        f"{what} may hold numbers of nodes, as a split or seeds do: pass roles={{{name!r}: {roles}}}{rows}, and each "
+        f'rank gets those of its own nodes in its own numbers; or roles={{{name!r}: "replicated"}} if every rank is to '
+        "hold it whole, as the numbers of the whole graph or as something else"
+    )
 
 
 def _check_rows(value: Tensor, member: Member, sizes: Sizes, name: str) -> None:

@@ -269,7 +269,17 @@ class Matrix:
         return f"Matrix({self.rows} <- {self.columns})"
 
 
-Placement = Placed | Size | Plan | Matrix | tuple["Placement", ...]
+@dataclass(frozen=True)
+class Found:
+    """Where a rank has what some numbers number: for each a row of ``rows``, or their count where it has none."""
+
+    rows: Rows
+
+    def __str__(self) -> str:
+        return f"Found({self.rows})"
+
+
+Placement = Placed | Size | Plan | Matrix | Found | tuple["Placement", ...]
 """The placement of any value of a program: a tensor, an int or float, a plan's part, a matrix, a tuple of them."""
 
 

@@ -20,6 +20,7 @@ from graphshard.ops import (
     local,
     losses,
     merged,
+    numbered,
     overlap,
     rooted,
     stack,
@@ -127,6 +128,20 @@ CALLS: dict[Any, list[Arguments]] = {
     local.global_count: [lambda: (4, "")],
     local.random_like: [lambda: (values(4, 3), torch.arange(4), 0, "normal", random_key(3, 1), 0)],
     local.join_ids: [lambda: ([torch.arange(4), torch.arange(2)],)],
+    numbered.rows_of_ids: [lambda: (torch.tensor([[3, -1], [0, 5]]), torch.tensor([5, 0, 2]), 6)],
+    numbered.rows_or_zeros: [lambda: (values(4, 2), 0, torch.tensor([[3, 4], [0, 0]]))],
+    numbered.entries_or_zeros: [lambda: (values(4, 2), 0, torch.tensor([[3, 4], [0, 0]]))],
+    numbered.write_entries: [
+        lambda reduce=reduce, own=own: (
+            values(4, 2),
+            0,
+            torch.tensor([[3, 4], [0, 0], [2, 1]]),
+            values(3, 2),
+            reduce,
+            own,
+        )
+        for reduce, own in (("sum", True), ("mean", False), ("amax", True), ("replace", True))
+    ],
     losses.cross_entropy: [lambda: (values(4, 3), torch.tensor([0, 2, 1, 1]))],
     losses.nll_loss: [lambda: (values(4, 3), torch.tensor([0, 2, 1, 1]))],
 }
