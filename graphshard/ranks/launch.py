@@ -51,6 +51,8 @@ T = TypeVar("T")
 
 PRELOADED = ["graphshard.ranks.launch", "graphshard.kernels.preloaded", TRACER]
 """What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
+LIBRARIES = ("torch_geometric.nn",)
+"""What takes seconds to import, and ranks need where the process that starts them has: once, not once for each."""
 # A rank whose peer died fails within milliseconds of it; the launching process then sees the dead one first.
 _LINGER_SECONDS = 1.0
 # Past the process group's own timeout, which names the operation that waited.
@@ -159,7 +161,7 @@ def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-    multiprocessing.set_forkserver_preload(PRELOADED)
+    multiprocessing.set_forkserver_preload([*PRELOADED, *(m for m in LIBRARIES if m in sys.modules)])
     with with_allocator(), _short_temporary_folder():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
