@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from graphshard.options import Options
     from graphshard.partitioning.partition import ShardedGraph, partition
     from graphshard.partitioning.report import PartitionReport
+    from graphshard.planning.link import Link
+    from graphshard.planning.plan import Plan, Planned, plan
     from graphshard.preview import diff
     from graphshard.ranks.start import init
     from graphshard.rules import register_rule
@@ -57,11 +59,14 @@ __all__ = [
     "Diff",
     "DistributedModule",
     "GraphshardError",
+    "Link",
     "Options",
     "PartitionError",
     "PartitionReport",
     "PlacedTensor",
     "PlacementError",
+    "Plan",
+    "Planned",
     "Report",
     "Role",
     "RuntimeMismatch",
@@ -79,6 +84,7 @@ __all__ = [
     "load_shard",
     "mean",
     "partition",
+    "plan",
     "register_rule",
     "replace",
     "save_checkpoint",
@@ -110,6 +116,8 @@ _HOMES = {
     "ops.exchange": ("ByteCounter", "count_bytes"),
     "partitioning.partition": ("ShardedGraph", "partition"),
     "partitioning.report": ("PartitionReport",),
+    "planning.link": ("Link",),
+    "planning.plan": ("Plan", "Planned", "plan"),
     "options": ("Options",),
     "border.totals": ("mean", "sum"),
     "graph.roles": ("Role",),

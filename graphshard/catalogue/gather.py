@@ -161,10 +161,7 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
     indexed, by = call.tensor(table), call.tensor(chosen)
     rows, points = indexed.dims[dim], reach(by.points)
     if numbered_whole(rows, by):
-        if indexed.points is not None:
-            call.edits.append(GlobalIds(table, call.node))
-        call.edits.append(NumberedRows(call.node))
-        return Placed((None,) * len(call.shape(call.node)))
+        return _numbered(call, table, indexed)
     if isinstance(rows, (Owned, Halo)):
         if points is None:
             call.refuse(
@@ -197,6 +194,14 @@ def _gather(call: Call, table: Any, dim: int, chosen: Any, *, along: bool = Fals
         indexed.points if dim != 0 or not isinstance(indexed.points, tuple) else _picked(call, indexed)
     )
     return Placed(tuple(dims), points=points_out)
+
+
+def _numbered(call: Call, table: fx.Node, indexed: Placed) -> Placement:
+    """What is read by numbers that every rank holds whole is there on every rank."""
+    if indexed.points is not None:
+        call.edits.append(GlobalIds(table, call.node))
+    call.edits.append(NumberedRows(call.node))
+    return Placed((None,) * len(call.shape(call.node)))
 
 
 def numbered_whole(rows: Rows | None, index: Placed) -> bool:

@@ -24,6 +24,7 @@ from graphshard.errors import GraphshardError
 __all__ = [
     "allocator_environment",
     "allocator_path",
+    "peak_memory",
     "return_free_memory",
     "return_mapped_pages",
     "with_allocator",
@@ -89,6 +90,17 @@ def with_allocator() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def peak_memory() -> int:
+    """Bytes that this process had in memory at its peak, what it shares with others included."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource  # of POSIX; in bytes on macOS
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def return_free_memory() -> bool:

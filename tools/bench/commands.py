@@ -245,6 +245,34 @@ def small(
     _picture(out, "small", f"A training step on {ranks} ranks", wanted, bars, "ms (log scale)")
 
 
+def plan(
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 100_000,
+    edges: EdgesOption = 2_000_000,
+    models: Annotated[
+        str, typer.Option(help="Of sage, gcn, gat and mesh, with commas.")
+    ] = "sage,gcn,gat,mesh",
+    parts: Annotated[str, typer.Option(help="Numbers of ranks, as for graphshard plan.")] = "1,2,4",
+    hidden: Annotated[int, typer.Option(help="Hidden numbers of a node.", min=1)] = 64,
+    seed: SeedOption = 0,
+) -> None:
+    """What graphshard plan says, beside what as many ranks take."""
+    from graphshard.planning.words import numbers_of
+    from graphshard.tools.bench import planned as bench
+
+    shape, wanted = _shape(nodes, edges), _models(models, bench.MODELS)
+    document = _head(shape, seed) | {"hidden": hidden, "models": {name: [] for name in wanted}}
+    for model, one in bench.compared(shape, wanted, numbers_of(parts), hidden, seed):
+        document["models"][model].append(vars(one))
+        output.show(
+            f"{bench.MODELS[model]:<22} {one.parts} ranks: sent {one.planned_sent:,} B planned, {one.sent:,} measured; "
+            f"peak {one.planned_peak / (1 << 20):.0f} MiB, {one.peak / (1 << 20):.0f} "
+            f"({one.planned_peak / one.peak - 1:+.0%}); step {one.planned_seconds:.3g} s, {one.seconds:.3g} "
+            f"({one.planned_seconds / one.seconds - 1:+.0%})"
+        )
+    _write(out, "plan", document)
+
+
 def border(
     data: Annotated[str, typer.Argument(metavar="DATA", help="The graph, as for train.")] = "karate",
     out: OutOption = Path("bench"),

@@ -1,5 +1,5 @@
 """The command line: one thin file for each subcommand.
 
-Imports: check, errors, graph, options, partitioning, preview, ranks, shard, tools.bench, tools.data,
+Imports: check, errors, graph, options, partitioning, planning, preview, ranks, shard, tools.bench, tools.data,
 tools.output, tools.targets, tools.training, tools.zoo, training, version.
 """

@@ -19,6 +19,7 @@ from graphshard.tools.cli.allocator import allocator
 from graphshard.tools.cli.coverage import coverage
 from graphshard.tools.cli.diff import diff
 from graphshard.tools.cli.partition import partition
+from graphshard.tools.cli.plan import plan
 from graphshard.tools.cli.train import train
 from graphshard.tools.cli.verify import verify
 
@@ -73,13 +74,14 @@ bench = typer.Typer(no_args_is_help=True, help="Benchmarks; each writes a JSON a
 app.add_typer(bench, name="bench")
 
 _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
-    app: (train, diff, verify, partition, coverage, allocator),
+    app: (train, diff, verify, partition, plan, coverage, allocator),
     bench: (
         bench_commands.systems,
         bench_commands.kernels,
         bench_commands.memory,
         bench_commands.peak,
         bench_commands.scaling,
+        bench_commands.plan,
         bench_commands.small,
         bench_commands.border,
         bench_commands.compile,
