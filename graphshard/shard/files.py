@@ -47,7 +47,6 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
     Raises:
         ShardError: the shards are not one whole set, ``path`` holds something else, or writing failed.
     """
-    target = Path(path)
     if [s.rank for s in shards] != list(range(len(shards))) or any(
         s.world_size != len(shards) for s in shards
     ):
@@ -55,23 +54,78 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
     if len({shard.partition_id for shard in shards}) > 1:
         raise ShardError("save takes the shards of one partition, but these were cut by different ones")
     _check_alike(shards)
+    with writing(path) as files:
+        for shard in shards:
+            files.add(shard)
+
+
+class ShardFiles:
+    """A set of shards that is being written: :meth:`add` them in the order of their ranks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._about: dict[str, Any] = {}
+        self._ranks: list[dict[str, Any]] = []
+
+    def add(self, shard: Shard) -> None:
+        """Write the next rank's file."""
+        self.put(_about(shard), _write_rank(shard, self.folder))
+
+    def put(self, about: dict[str, Any], entry: dict[str, Any]) -> None:
+        """Take up a rank's file that is in the folder: what its manifest says of all ranks, and of this one."""
+        self._about = about
+        self._ranks.append(entry)
+
+    def finish(self) -> None:
+        """By a rename the manifest makes the files the current set."""
+        manifest = {**self._about, "ranks": self._ranks}
+        manifest["sha256"] = manifest_checksum(manifest)
+        scratch = self.folder / f".writing-{uuid.uuid4().hex}"
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(manifest, indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync(self.folder)  # the rank files' names are on disk before the manifest that speaks of them
+        scratch.replace(self.folder / MANIFEST)
+        sync(self.folder)
+
+
+@contextmanager
+def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
+    """Inside the block shards are written one by one; they are at ``path`` when it ends, and not if it fails.
+
+    Raises:
+        ShardError: ``path`` holds something else, or writing failed.
+    """
+    target = Path(path)
     try:
         with _alone_in(target.parent):
-            _save_alone(shards, target)
+            if _holds_a_set(target):
+                files = ShardFiles(target)
+                yield files
+                files.finish()
+                _remove_old_files(target)
+                return
+            _remove_scratch(target)
+            with _scratch_directory(target) as scratch:
+                files = ShardFiles(scratch)
+                yield files
+                files.finish()
+                scratch.rename(target)
+            sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise ShardError(f"cannot write shards to {target}: {error}") from error
 
 
-def _save_alone(shards: Sequence[Shard], target: Path) -> None:
-    if _holds_a_set(target):
-        _write_set(shards, target)
-        _remove_old_files(target)
-        return
-    _remove_scratch(target)
-    with _scratch_directory(target) as scratch:
-        _write_set(shards, scratch)
-        scratch.rename(target)
-    sync(target.parent)
+def _about(shard: Shard) -> dict[str, Any]:
+    """What the manifest says of all ranks."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "world_size": shard.world_size,
+        "positional": shard.positional,
+        **described(shard),
+    }
 
 
 @contextmanager
@@ -196,27 +250,6 @@ def _holds_a_set(target: Path) -> bool:
         if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
             return True
     raise ShardError(f"{target} exists and holds no shards: give another path, nothing was overwritten")
-
-
-def _write_set(shards: Sequence[Shard], folder: Path) -> None:
-    """Rank files first; then the manifest, by a rename, makes them the current set."""
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "world_size": len(shards),
-        "positional": shards[0].positional,
-        **described(shards[0]),
-        "ranks": [_write_rank(shard, folder) for shard in shards],
-    }
-    manifest["sha256"] = manifest_checksum(manifest)
-    scratch = folder / f".writing-{uuid.uuid4().hex}"
-    with scratch.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(manifest, indent=1) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    sync(folder)  # the rank files' names are on disk before the manifest that speaks of them
-    scratch.replace(folder / MANIFEST)
-    sync(folder)
 
 
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
