@@ -21,6 +21,11 @@ class Method(StrEnum):
     """How nodes are given to parts."""
 
     metis = "metis"
+    metis_volume = "metis-volume"
+    multilevel = "multilevel"
+    rcb = "rcb"
+    mtkahypar = "mtkahypar"
+    auto = "auto"
 
 
 def partition(
@@ -28,18 +33,24 @@ def partition(
     parts: Annotated[int, typer.Option(help="Number of parts: one for each rank.", min=1)] = 2,
     out: Annotated[Path | None, typer.Option(help="Directory to write; without it, only report.")] = None,
     method: Annotated[Method, typer.Option(help="How nodes are given to parts.")] = Method.metis,
-    seed: Annotated[int, typer.Option(help="Of METIS.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of what the method draws.", min=0)] = 0,
+    positions: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For rcb: the node tensor that holds positions, if not pos."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Cut a graph into shards, one for each rank."""
     import graphshard
+    from graphshard.partitioning.partition import partition_to
     from graphshard.tools.data.sources import load_data
 
     graph = load_data(data)
-    shards = graphshard.partition(graph, parts, method=method.value, seed=seed)
-    if out is not None:
-        shards.save(out)
-    report = shards.report
+    if out is None:
+        shards = graphshard.partition(graph, parts, method=method.value, seed=seed, positions=positions)
+        report = shards.report
+    else:
+        report = partition_to(out, graph, parts, method=method.value, seed=seed, positions=positions)
     if json:
         output.show_json({"data": data, "out": out and str(out), **report.as_dict()})
         return
@@ -53,6 +64,11 @@ def partition(
             f"  {name:<12}{sum(counts)} nodes, balance {report.balance_by_type[name]:.2f}"
             for name, counts in report.owned_by_type.items()
         ),
+        f"exchange      {output.bytes_text(report.sync_bytes(1))} a sync for each float32 of a row, "
+        f"{output.bytes_text(report.busiest_bytes(1))} of them by the busiest rank ({report.busiest} rows)",
+        f"method        {report.method}" + (f": {report.why}" if report.why else ""),
+        f"took          {report.seconds:.2f} s"
+        + (f", {output.bytes_text(report.peak_memory)} above the graph" if report.peak_memory else ""),
         table(report),
         *([f"written to {out}"] if out else []),
     )
