@@ -75,14 +75,14 @@ def _narrow_rows(
     """Starts, rows, and the bytes that these begin, in which each entry has the ``room`` of a dtype."""
     counts = np.zeros(num_nodes, np.int64)
     for keys, values in _directed(edges, of):
-        compiled.count_entries(*keys, *values, counts, 0, keys[0].size)
+        compiled.count_entries(*keys, *values, counts, 0, 0, keys[0].size)
     starts = np.zeros(num_nodes + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     free, dtype = starts[:-1].copy(), row_dtype(num_nodes)
     memory = np.empty(int(starts[-1]) * room.itemsize, np.uint8)
     rows = memory.view(dtype)
     for keys, values in _directed(edges, of):
-        compiled.put_entries(*keys, *values, free, rows, 0, keys[0].size)
+        compiled.put_entries(*keys, *values, free, 0, rows, 0, keys[0].size)
     kept = np.zeros(1, np.int64)
     compiled.sort_rows(starts, rows, kept, 0, num_nodes)
     starts[-1] = kept[0]

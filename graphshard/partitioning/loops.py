@@ -18,25 +18,33 @@ from graphshard.kernels.machine_code import Loop
 
 @Loop
 def count_entries(
-    keys: Any, key_offset: int, values: Any, value_offset: int, counts: Any, lo: int, hi: int
+    keys: Any, key_offset: int, values: Any, value_offset: int, counts: Any, first: int, lo: int, hi: int
 ) -> None:
-    """How many entries the row of each key will have; a self loop is none."""
+    """How many entries the row of each key will have; a self loop is none. ``counts[0]`` is node ``first``'s."""
     for i in range(lo, hi):
         key = keys[i] + key_offset
         if key != values[i] + value_offset:
-            counts[key] += 1
+            counts[key - first] += 1
 
 
 @Loop
 def put_entries(
-    keys: Any, key_offset: int, values: Any, value_offset: int, free: Any, rows: Any, lo: int, hi: int
+    keys: Any,
+    key_offset: int,
+    values: Any,
+    value_offset: int,
+    free: Any,
+    first: int,
+    rows: Any,
+    lo: int,
+    hi: int,
 ) -> None:
-    """Write each value into the row of its key, at the place that is ``free`` next."""
+    """Write each value into the row of its key, at the place that is ``free`` next; ``free[0]`` is node ``first``'s."""
     for i in range(lo, hi):
         key, value = keys[i] + key_offset, values[i] + value_offset
         if key != value:
-            rows[free[key]] = value
-            free[key] += 1
+            rows[free[key - first]] = value
+            free[key - first] += 1
 
 
 @Loop
@@ -136,20 +144,20 @@ def count_between(
     lo: int,
     hi: int,
 ) -> None:
-    """Count edges between clusters in a hash table: ``keys[slot] = from * clusters + to``, -1 where it is free.
+    """Count edges between clusters in a hash table: ``keys[slot] = larger * clusters + smaller``, -1 where it is free.
 
-    ``state``: the node to go on with, and the number of keys. The loop stops before a node whose row may fill more
-    than half of the table, whose size is a power of two.
+    Each edge is seen from its node in the larger cluster. ``state``: the node to go on with, and the number of keys.
+    The loop stops before a node whose row may fill more than three quarters of the table, whose size is a power of two.
     """
     mask = keys.size - 1
     for node in range(max(lo, state[0]), hi):
         begin, end = starts[node] - base, starts[node + 1] - base
-        if 2 * (state[1] + end - begin) > keys.size:
+        if 4 * (state[1] + end - begin) > 3 * keys.size:
             return
         first = labels[node] * clusters
         for place in range(begin, end):
             other = labels[rows[place]]
-            if other != labels[node]:
+            if other < labels[node]:
                 key = first + other
                 slot = ((key * 7046029254386353131) >> 24) & mask
                 while keys[slot] != key and keys[slot] >= 0:

@@ -31,6 +31,11 @@ class Meter:
         return high - self._resident
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory now; 0 where the system does not say."""
+    return _resident("VmRSS") or 0
+
+
 def _resident(field: str) -> int | None:
     """Bytes of this process that are in memory: ``VmRSS`` now, ``VmHWM`` at the peak of its life."""
     try:

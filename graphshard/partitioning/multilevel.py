@@ -22,6 +22,7 @@ from graphshard.partitioning.problem import Problem, weight_bound
 
 _CLUSTERS = 24  # of each part, at least: METIS has something left to choose
 _JOINING, _REFINING, _ENOUGH = 4, 5, 1e-4
+_EACH_SLOT = 160  # bytes: of a slot before the table doubles, and of what METIS makes of it then
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,26 @@ def cut(rows: Rows, weights: Any, labels: Any, num_parts: int, seed: int, most: 
 
 def _between(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[Any, Any, Any]:
     """Starts, neighbours and numbers of edges of the graph of clusters, int64."""
+    keys, counts = _counted_pairs(rows, labels, clusters, most)
+    # Each pair once more, from its smaller cluster.
+    both = np.empty(2 * keys.size, np.int64)
+    both[: keys.size] = keys
+    both[keys.size :] = keys % clusters * clusters + keys // clusters
+    del keys
+    order = np.argsort(both)
+    both = both[order]
+    order %= counts.size or 1
+    sorted_counts = counts[order].astype(np.int64)
+    del order
+    starts = np.searchsorted(both, np.arange(clusters + 1, dtype=np.int64) * clusters).astype(np.int64)
+    both %= clusters
+    return starts, both, sorted_counts
+
+
+def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[Any, Any]:
+    """Pairs of clusters with edges between them, ``larger * clusters + smaller`` int64, and how many, int32."""
     compiled = loops_for("multilevel")
-    keys, counts = np.full(1 << 12, -1, np.int64), np.zeros(1 << 12, np.int64)
+    keys, counts = np.full(1 << 12, -1, np.int64), np.zeros(1 << 12, np.int32)
     state = np.zeros(2, np.int64)
     for block in rows.blocks():
         while state[0] < block.last:
@@ -151,24 +170,19 @@ def _between(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[
                 block.last,
             )
             if state[0] < block.last:
-                if most is not None and keys.size * 64 > most:
+                if most is not None and keys.size * _EACH_SLOT > most:
                     raise PartitionError(
                         f"the graph has too many edges between its {clusters} clusters for this memory: give more, "
                         "or cut the graph in memory with method='metis'"
                     )
                 larger, larger_counts = (
                     np.full(keys.size * 2, -1, np.int64),
-                    np.zeros(keys.size * 2, np.int64),
+                    np.zeros(keys.size * 2, np.int32),
                 )
                 compiled.insert_counts(keys, counts, larger, larger_counts, 0, keys.size)
                 keys, counts = larger, larger_counts
-    used = keys >= 0
-    keys, counts = keys[used], counts[used]
-    order = np.argsort(keys)
-    keys, counts = keys[order], counts[order]
-    starts = np.searchsorted(keys, np.arange(clusters + 1, dtype=np.int64) * clusters).astype(np.int64)
-    keys %= clusters
-    return starts, keys, counts
+    used = np.flatnonzero(keys >= 0)
+    return keys[used], counts[used]
 
 
 def refine(rows: Rows, weights: Any, parts: Any, num_parts: int) -> None:

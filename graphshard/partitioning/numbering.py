@@ -71,7 +71,7 @@ def number_nodes(graph: GraphData, assignments: Mapping[str, Tensor], num_parts:
         num_parts: number of parts; those that no node is assigned to are empty.
     """
     indices = {edge_set.name: graph.edges(edge_set.name).cpu() for edge_set in graph.schema.edges}
-    narrow = {name: _narrow(assignment, num_parts) for name, assignment in assignments.items()}
+    narrow = {name: narrowed(assignment, num_parts) for name, assignment in assignments.items()}
     edges = {
         e.name: _edges_of_parts(indices[e.name][1], narrow[e.destination], num_parts)
         for e in graph.schema.edges
@@ -162,7 +162,7 @@ def _position_dtype(count: int) -> torch.dtype:
     return torch.int32 if count < 1 << 31 else torch.int64
 
 
-def _narrow(assignment: Tensor, num_parts: int) -> Tensor:
+def narrowed(assignment: Tensor, num_parts: int) -> Tensor:
     """Part ids in few bits: they are looked up for every edge, and sorted."""
     if num_parts <= 1 << 8:
         return assignment.to(torch.uint8)

@@ -5,22 +5,22 @@ data -> roles and checks (graphdata) -> node -> part (assign) -> local numbers, 
 
 from __future__ import annotations
 
+import gc
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
 from graphshard.graph.data import GraphData, Roles, as_graph_data
 from graphshard.partitioning.assign import Assigned, Method, decide
+from graphshard.partitioning.identity import identity_of
 from graphshard.partitioning.meter import Meter
 from graphshard.partitioning.numbering import Numbering, build_shard, number_nodes
 from graphshard.partitioning.report import How, PartCounts, PartitionReport, edges_cut, report_of
-from graphshard.ranks.checksums import digest_of
 from graphshard.shard.files import save, writing
 from graphshard.shard.shard import Shard
 
@@ -144,6 +144,9 @@ def partition_to(
         for shard in plan.shards():
             files.add(shard)
             counts.append(PartCounts.of(shard))
+            # Before the next is made: a shard and its tensors know each other.
+            del shard
+            gc.collect()
     return plan.report(counts, meter)
 
 
@@ -183,14 +186,7 @@ def _plan(
     graph = as_graph_data(data, roles, num_nodes, cut=parts > 1 and not isinstance(data, GraphData))
     assigned = decide(graph, parts, method, seed, positions)
     numbering = number_nodes(graph, assigned.parts, parts)
-    return _Plan(graph, assigned, numbering, _identity(graph, assigned.parts, parts), parts)
-
-
-def _identity(graph: GraphData, assignments: Mapping[str, Tensor], parts: int) -> str:
-    """A digest of all that decides the shards: ranks that cut the same data alike on their own find the same."""
-    kinds = [(name, str(member), graph.paths.get(name)) for name, member in graph.members.items()]
-    about = repr((parts, graph.node_counts, graph.schema, graph.positional, kinds))
-    return digest_of([(about, torch.empty(0)), *assignments.items(), *graph.tensors.items()])
+    return _Plan(graph, assigned, numbering, identity_of(graph, assigned.parts, parts), parts)
 
 
 def _as_count(num_parts: int) -> int:

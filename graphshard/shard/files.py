@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from os import PathLike
@@ -22,15 +22,16 @@ from typing import Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from graphshard.errors import ShardError
 from graphshard.ranks.memory import return_mapped_pages
 from graphshard.shard.checks import file_inside
 from graphshard.shard.disk import Stamp, sha256_of, sync
-from graphshard.shard.encoding import described, packed, unpacked
+from graphshard.shard.encoding import described, named, unpacked
 from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
 from graphshard.shard.shard import Shard
+from graphshard.shard.streamed import write_streamed
 
 _OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
 
@@ -69,7 +70,7 @@ class ShardFiles:
 
     def add(self, shard: Shard) -> None:
         """Write the next rank's file."""
-        self.put(_about(shard), _write_rank(shard, self.folder))
+        self.put(about_all_ranks(shard), _write_rank(shard, self.folder))
 
     def put(self, about: dict[str, Any], entry: dict[str, Any]) -> None:
         """Take up a rank's file that is in the folder: what its manifest says of all ranks, and of this one."""
@@ -113,11 +114,11 @@ def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
                 files.finish()
                 scratch.rename(target)
             sync(target.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ShardError(f"cannot write shards to {target}: {error}") from error
 
 
-def _about(shard: Shard) -> dict[str, Any]:
+def about_all_ranks(shard: Shard) -> dict[str, Any]:
     """What the manifest says of all ranks."""
     return {
         "format": FORMAT,
@@ -253,11 +254,28 @@ def _holds_a_set(target: Path) -> bool:
 
 
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
+    return write_streamed_rank(shard, {}, folder)
+
+
+def write_streamed_rank(shard: Shard, contents: Mapping[str, Iterable[Any]], folder: Path) -> dict[str, Any]:
+    """Write the file of a rank some of whose tensors are not in memory; what the manifest says of it.
+
+    Args:
+        shard: all but the values of some tensors: those may be expanded from one number.
+        contents: name of a tensor in the file (``graphshard.shard.encoding``) -> its bytes, in pieces.
+        folder: of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     scratch = folder / f".writing-{uuid.uuid4().hex}"
-    save_file(packed(shard), scratch)
-    scratch.chmod(0o666 & ~_umask())  # safetensors lets the owner alone read it
+    digest = write_streamed(scratch, named(shard), contents)
+    return _placed(scratch, shard, folder, digest)
+
+
+def _placed(scratch: Path, shard: Shard, folder: Path, digest: str) -> dict[str, Any]:
+    """Give a rank's file its name; what the manifest says of it."""
     sync(scratch)
-    digest = sha256_of(scratch)
     name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
     size = scratch.stat().st_size
     scratch.replace(folder / name)
@@ -269,13 +287,6 @@ def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
         "num_halo": shard.num_halo,
         "num_local_edges": shard.num_local_edges,
     }
-
-
-def _umask() -> int:
-    """What this process takes away from the permissions of new files; it can only be read by setting it."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def _remove_old_files(folder: Path) -> None:
