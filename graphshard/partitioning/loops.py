@@ -82,6 +82,7 @@ def join_clusters(
     starts: Any,
     rows: Any,
     base: int,
+    edge_weights: Any,
     weights: Any,
     labels: Any,
     sizes: Any,
@@ -94,8 +95,9 @@ def join_clusters(
 ) -> None:
     """Label propagation under a bound: each node joins the cluster that most of its neighbours are in.
 
-    A cluster of more than ``largest`` takes no node. Of clusters with as many neighbours, the node stays in its own,
-    else it joins the smallest. ``tally`` (zeros) and ``seen`` have room for every label; ``moved[0]`` counts.
+    ``edge_weights`` says how much each neighbour counts, 1 where it is None. A cluster of more than ``largest`` takes
+    no node. Of clusters with as many neighbours, the node stays in its own, else it joins the smallest. ``tally``
+    (zeros) and ``seen`` have room for every label; ``moved[0]`` counts.
     """
     for node in range(lo, hi):
         own, weight, found = labels[node], weights[node], 0
@@ -104,7 +106,10 @@ def join_clusters(
             if tally[label] == 0:
                 seen[found] = label
                 found += 1
-            tally[label] += 1
+            if edge_weights is None:
+                tally[label] += 1
+            else:
+                tally[label] += edge_weights[place]
         best, most = own, tally[own]
         for i in range(found):
             label = seen[i]
@@ -136,6 +141,7 @@ def count_between(
     starts: Any,
     rows: Any,
     base: int,
+    edge_weights: Any,
     labels: Any,
     clusters: int,
     keys: Any,
@@ -165,7 +171,10 @@ def count_between(
                 if keys[slot] < 0:
                     keys[slot] = key
                     state[1] += 1
-                counts[slot] += 1
+                if edge_weights is None:
+                    counts[slot] += 1
+                else:
+                    counts[slot] += edge_weights[place]
         state[0] = node + 1
 
 
@@ -180,6 +189,29 @@ def insert_counts(old: Any, old_counts: Any, keys: Any, counts: Any, lo: int, hi
             while keys[slot] >= 0:
                 slot = (slot + 1) & mask
             keys[slot], counts[slot] = key, old_counts[i]
+
+
+@Loop
+def count_pairs(keys: Any, clusters: int, ends: Any, lo: int, hi: int) -> None:
+    """How many pairs of the table each cluster is in."""
+    for i in range(lo, hi):
+        if keys[i] >= 0:
+            ends[keys[i] // clusters] += 1
+            ends[keys[i] % clusters] += 1
+
+
+@Loop
+def put_pairs(
+    keys: Any, counts: Any, clusters: int, free: Any, rows: Any, weights: Any, lo: int, hi: int
+) -> None:
+    """Write each pair of the table into the rows of both of its clusters, at the place that is ``free`` next."""
+    for i in range(lo, hi):
+        if keys[i] >= 0:
+            larger, smaller = keys[i] // clusters, keys[i] % clusters
+            rows[free[larger]], weights[free[larger]] = smaller, counts[i]
+            rows[free[smaller]], weights[free[smaller]] = larger, counts[i]
+            free[larger] += 1
+            free[smaller] += 1
 
 
 # ---- refinement --------------------------------------------------------------------------------------------

@@ -22,17 +22,23 @@ from graphshard.partitioning.problem import Problem, weight_bound
 
 _CLUSTERS = 24  # of each part, at least: METIS has something left to choose
 _JOINING, _REFINING, _ENOUGH = 4, 5, 1e-4
-_EACH_SLOT = 160  # bytes: of a slot before the table doubles, and of what METIS makes of it then
+_LEVELS, _MOST_PAIRS = 4, 1 << 21  # of the graph that METIS is given
+_EACH_SLOT = 64  # bytes: of a slot before the table doubles, and of the rows that are made of it then
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of the nodes ``first..last-1``: ``neighbours``, of which entry 0 has number ``base`` among all."""
+    """Rows of the nodes ``first..last-1``: ``neighbours``, of which entry 0 has number ``base`` among all.
+
+    Attributes:
+        weights: int32, of the edges to them; None where each is 1.
+    """
 
     first: int
     last: int
     base: int
     neighbours: Any
+    weights: Any = None
 
 
 class Rows(Protocol):
@@ -52,10 +58,11 @@ class RowsInMemory:
 
     starts: Any
     neighbours: Any
+    weights: Any = None
 
     def blocks(self) -> Iterator[Block]:
         """The one block."""
-        yield Block(0, self.starts.size - 1, 0, self.neighbours)
+        yield Block(0, self.starts.size - 1, 0, self.neighbours, self.weights)
 
 
 def assign(problem: Problem) -> Tensor:
@@ -93,6 +100,7 @@ def join(rows: Rows, weights: Any, num_parts: int) -> Any:
                 rows.starts,
                 block.neighbours,
                 block.base,
+                block.weights,
                 weights,
                 labels,
                 sizes,
@@ -115,6 +123,8 @@ def join(rows: Rows, weights: Any, num_parts: int) -> Any:
 def cut(rows: Rows, weights: Any, labels: Any, num_parts: int, seed: int, most: int | None = None) -> Any:
     """The part of each node by METIS on the graph of clusters: int32 ``[N]``.
 
+    Where that has more edges than METIS takes little memory for, its clusters are joined in turn.
+
     Args:
         rows, weights: as of :func:`join`. labels: what it gave.
         num_parts: k. seed: METIS' seed.
@@ -123,35 +133,49 @@ def cut(rows: Rows, weights: Any, labels: Any, num_parts: int, seed: int, most: 
     Raises:
         PartitionError: they take more.
     """
-    clusters = int(labels.max()) + 1
-    starts, neighbours, counts = _between(rows, labels, clusters, most)
-    sizes = np.zeros(clusters, np.int64)
-    np.add.at(sizes, labels, weights)
-    found = metis.run(starts, neighbours, sizes, num_parts, seed, counts)
+    between, sizes = contracted(rows, weights, labels, most)
+    for _ in range(_LEVELS):
+        if between.neighbours.size <= 2 * _MOST_PAIRS:
+            break
+        joined = join(between, sizes, num_parts)
+        if int(joined.max()) + 1 == sizes.size:
+            break
+        between, sizes = contracted(between, sizes, joined, most)
+        labels = joined[labels]
+    found = metis.run(
+        between.starts,
+        between.neighbours.astype(np.int64),
+        sizes,
+        num_parts,
+        seed,
+        between.weights.astype(np.int64),
+    )
     parts: Any = found.astype(np.int32)[labels]
     return parts
 
 
-def _between(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[Any, Any, Any]:
-    """Starts, neighbours and numbers of edges of the graph of clusters, int64."""
+def contracted(rows: Rows, weights: Any, labels: Any, most: int | None = None) -> tuple[RowsInMemory, Any]:
+    """The graph of clusters, whose edges weigh as many as they stand for, and the weight of each cluster, int64.
+
+    Raises:
+        PartitionError: it takes more than ``most`` bytes.
+    """
+    compiled, clusters = loops_for("multilevel"), int(labels.max()) + 1
+    sizes = np.zeros(clusters, np.int64)
+    np.add.at(sizes, labels, weights)
     keys, counts = _counted_pairs(rows, labels, clusters, most)
-    # Each pair once more, from its smaller cluster.
-    both = np.empty(2 * keys.size, np.int64)
-    both[: keys.size] = keys
-    both[keys.size :] = keys % clusters * clusters + keys // clusters
-    del keys
-    order = np.argsort(both)
-    both = both[order]
-    order %= counts.size or 1
-    sorted_counts = counts[order].astype(np.int64)
-    del order
-    starts = np.searchsorted(both, np.arange(clusters + 1, dtype=np.int64) * clusters).astype(np.int64)
-    both %= clusters
-    return starts, both, sorted_counts
+    ends = np.zeros(clusters, np.int64)
+    compiled.count_pairs(keys, clusters, ends, 0, keys.size)
+    starts = np.zeros(clusters + 1, np.int64)
+    np.cumsum(ends, out=starts[1:])
+    neighbours, shared = (np.empty(int(starts[-1]), np.int32) for _ in range(2))
+    compiled.put_pairs(keys, counts, clusters, starts[:-1].copy(), neighbours, shared, 0, keys.size)
+    return RowsInMemory(starts, neighbours, shared), sizes
 
 
 def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[Any, Any]:
-    """Pairs of clusters with edges between them, ``larger * clusters + smaller`` int64, and how many, int32."""
+    """A table of the pairs of clusters with edges between them, ``larger * clusters + smaller`` int64, -1 where a
+    place is free, and how many edges that are, int32."""
     compiled = loops_for("multilevel")
     keys, counts = np.full(1 << 12, -1, np.int64), np.zeros(1 << 12, np.int32)
     state = np.zeros(2, np.int64)
@@ -161,6 +185,7 @@ def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> 
                 rows.starts,
                 block.neighbours,
                 block.base,
+                block.weights,
                 labels,
                 clusters,
                 keys,
@@ -181,8 +206,7 @@ def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> 
                 )
                 compiled.insert_counts(keys, counts, larger, larger_counts, 0, keys.size)
                 keys, counts = larger, larger_counts
-    used = np.flatnonzero(keys >= 0)
-    return keys[used], counts[used]
+    return keys, counts
 
 
 def refine(rows: Rows, weights: Any, parts: Any, num_parts: int) -> None:

@@ -175,6 +175,31 @@ def test_multilevel_does_not_depend_on_the_blocks() -> None:
     assert len(set(found[0])) == 4
 
 
+def test_the_graph_of_clusters_is_contracted_until_metis_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = power_law_graph(Shape(2000, 20_000, 20))
+    starts, neighbours = narrow_rows([Ends(index)], 2000)
+    weights = (index[1].bincount(minlength=2000) + 1).numpy()
+    rows = RowsInMemory(starts, neighbours)
+    labels = multilevel.join(rows, weights, 4)
+    between, sizes = multilevel.contracted(rows, weights, labels)
+    assert sizes.tolist() == np.bincount(labels, weights).tolist()
+    wanted = np.zeros((sizes.size, sizes.size), np.int64)
+    np.add.at(wanted, (labels[index[0]], labels[index[1]]), 1)
+    np.fill_diagonal(wanted, 0)
+    found = np.zeros_like(wanted)
+    rows_of = np.arange(sizes.size).repeat(np.diff(between.starts))
+    np.add.at(found, (rows_of, between.neighbours), between.weights)
+    assert (found == wanted).all()
+    given: list[int] = []
+    run = multilevel.metis.run
+    monkeypatch.setattr(multilevel.metis, "run", lambda *args: given.append(args[1].size) or run(*args))
+    multilevel.cut(rows, weights, labels, 4, 0)
+    monkeypatch.setattr(multilevel, "_MOST_PAIRS", between.neighbours.size // 4)
+    parts = multilevel.cut(rows, weights, labels, 4, 0)
+    assert given[0] == between.neighbours.size > given[1]
+    assert sorted(set(parts.tolist())) == [0, 1, 2, 3]
+
+
 def test_clusters_that_do_not_fit_the_memory_are_said() -> None:
     index = power_law_graph(Shape(2000, 20_000, 100))
     rows = RowsInMemory(*narrow_rows([Ends(index)], 2000))
