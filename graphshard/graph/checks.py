@@ -52,6 +52,11 @@ def sorted_unique(values: Tensor) -> Tensor:
     return result
 
 
+def largest_of(numbers: Tensor) -> int:
+    """The largest of at least one number, found in pieces: torch copies what does not lie in a row."""
+    return max(int(some.max()) for some in numbers.split(_AT_ONCE))  # type: ignore[no-untyped-call]
+
+
 def check_nodes(sizes: Sizes) -> None:
     """There is a node, and counts are whole numbers.
 
@@ -150,7 +155,7 @@ def _lowest(found: Found, nodes: str) -> int:
         for row, end in enumerate((e.source, e.destination))
         if end == nodes
     ]
-    return max((int(numbers.max()) + 1 for numbers in ends if numbers.numel()), default=0)
+    return max((largest_of(numbers) + 1 for numbers in ends if numbers.numel()), default=0)
 
 
 def _check_numbers(value: Tensor, nodes: str, sizes: Sizes, name: str) -> None:

@@ -179,6 +179,46 @@ def count_between(
 
 
 @Loop
+def count_between_few(
+    starts: Any, rows: Any, base: int, edge_weights: Any, labels: Any, counts: Any, lo: int, hi: int
+) -> None:
+    """As :func:`count_between`, where clusters are so few that each pair has a place: row ``larger`` of a triangle."""
+    for node in range(lo, hi):
+        own = labels[node]
+        first = own * (own - 1) // 2
+        for place in range(starts[node] - base, starts[node + 1] - base):
+            other = labels[rows[place]]
+            if other < own:
+                if edge_weights is None:
+                    counts[first + other] += 1
+                else:
+                    counts[first + other] += edge_weights[place]
+
+
+@Loop
+def count_pairs_of_few(counts: Any, ends: Any, lo: int, hi: int) -> None:
+    """How many pairs of the triangle each cluster is in."""
+    for larger in range(lo, hi):
+        for smaller in range(larger):
+            if counts[larger * (larger - 1) // 2 + smaller] > 0:
+                ends[larger] += 1
+                ends[smaller] += 1
+
+
+@Loop
+def put_pairs_of_few(counts: Any, free: Any, rows: Any, weights: Any, lo: int, hi: int) -> None:
+    """As :func:`put_pairs`, of the triangle."""
+    for larger in range(lo, hi):
+        for smaller in range(larger):
+            many = counts[larger * (larger - 1) // 2 + smaller]
+            if many > 0:
+                rows[free[larger]], weights[free[larger]] = smaller, many
+                rows[free[smaller]], weights[free[smaller]] = larger, many
+                free[larger] += 1
+                free[smaller] += 1
+
+
+@Loop
 def insert_counts(old: Any, old_counts: Any, keys: Any, counts: Any, lo: int, hi: int) -> None:
     """Put the entries of one hash table into a larger one."""
     mask = keys.size - 1

@@ -23,6 +23,7 @@ from graphshard.partitioning.problem import Problem, weight_bound
 _CLUSTERS = 24  # of each part, at least: METIS has something left to choose
 _JOINING, _REFINING, _ENOUGH = 4, 5, 1e-4
 _LEVELS, _MOST_PAIRS = 4, 1 << 21  # of the graph that METIS is given
+_FEW = 1 << 13  # clusters, so that each pair of them has a place
 _EACH_SLOT = 64  # bytes: of a slot before the table doubles, and of the rows that are made of it then
 
 
@@ -163,14 +164,49 @@ def contracted(rows: Rows, weights: Any, labels: Any, most: int | None = None) -
     compiled, clusters = loops_for("multilevel"), int(labels.max()) + 1
     sizes = np.zeros(clusters, np.int64)
     np.add.at(sizes, labels, weights)
-    keys, counts = _counted_pairs(rows, labels, clusters, most)
-    ends = np.zeros(clusters, np.int64)
-    compiled.count_pairs(keys, clusters, ends, 0, keys.size)
+    few, ends = clusters <= _FEW, np.zeros(clusters, np.int64)
+    if few:
+        counts = _triangle(rows, labels, clusters, most)
+        compiled.count_pairs_of_few(counts, ends, 0, clusters)
+    else:
+        keys, counts = _counted_pairs(rows, labels, clusters, most)
+        compiled.count_pairs(keys, clusters, ends, 0, keys.size)
     starts = np.zeros(clusters + 1, np.int64)
     np.cumsum(ends, out=starts[1:])
+    _check_room(8 * int(starts[-1]) + counts.nbytes, clusters, most)
     neighbours, shared = (np.empty(int(starts[-1]), np.int32) for _ in range(2))
-    compiled.put_pairs(keys, counts, clusters, starts[:-1].copy(), neighbours, shared, 0, keys.size)
+    if few:
+        compiled.put_pairs_of_few(counts, starts[:-1].copy(), neighbours, shared, 0, clusters)
+    else:
+        compiled.put_pairs(keys, counts, clusters, starts[:-1].copy(), neighbours, shared, 0, keys.size)
     return RowsInMemory(starts, neighbours, shared), sizes
+
+
+def _check_room(bytes_needed: int, clusters: int, most: int | None) -> None:
+    if most is not None and bytes_needed > most:
+        raise PartitionError(
+            f"the graph has too many edges between its {clusters} clusters for this memory: give more, or cut the "
+            "graph in memory with method='metis'"
+        )
+
+
+def _triangle(rows: Rows, labels: Any, clusters: int, most: int | None) -> Any:
+    """How many edges there are between each two clusters, the row of the larger one: int32."""
+    compiled, size = loops_for("multilevel"), clusters * (clusters - 1) // 2
+    _check_room(4 * size, clusters, most)
+    counts = np.zeros(size, np.int32)
+    for block in rows.blocks():
+        compiled.count_between_few(
+            rows.starts,
+            block.neighbours,
+            block.base,
+            block.weights,
+            labels,
+            counts,
+            block.first,
+            block.last,
+        )
+    return counts
 
 
 def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> tuple[Any, Any]:
@@ -195,11 +231,7 @@ def _counted_pairs(rows: Rows, labels: Any, clusters: int, most: int | None) -> 
                 block.last,
             )
             if state[0] < block.last:
-                if most is not None and keys.size * _EACH_SLOT > most:
-                    raise PartitionError(
-                        f"the graph has too many edges between its {clusters} clusters for this memory: give more, "
-                        "or cut the graph in memory with method='metis'"
-                    )
+                _check_room(keys.size * _EACH_SLOT, clusters, most)
                 larger, larger_counts = (
                     np.full(keys.size * 2, -1, np.int64),
                     np.zeros(keys.size * 2, np.int32),

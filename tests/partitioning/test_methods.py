@@ -175,7 +175,11 @@ def test_multilevel_does_not_depend_on_the_blocks() -> None:
     assert len(set(found[0])) == 4
 
 
-def test_the_graph_of_clusters_is_contracted_until_metis_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [1 << 13, 10])
+def test_the_graph_of_clusters_is_contracted_until_metis_takes_it(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multilevel, "_FEW", few)
     index = power_law_graph(Shape(2000, 20_000, 20))
     starts, neighbours = narrow_rows([Ends(index)], 2000)
     weights = (index[1].bincount(minlength=2000) + 1).numpy()
@@ -200,7 +204,9 @@ def test_the_graph_of_clusters_is_contracted_until_metis_takes_it(monkeypatch: p
     assert sorted(set(parts.tolist())) == [0, 1, 2, 3]
 
 
-def test_clusters_that_do_not_fit_the_memory_are_said() -> None:
+@pytest.mark.parametrize("few", [1 << 13, 10])
+def test_clusters_that_do_not_fit_the_memory_are_said(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multilevel, "_FEW", few)
     index = power_law_graph(Shape(2000, 20_000, 100))
     rows = RowsInMemory(*narrow_rows([Ends(index)], 2000))
     with pytest.raises(PartitionError, match="too many edges between its 2000 clusters"):
