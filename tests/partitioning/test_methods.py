@@ -196,7 +196,12 @@ def test_the_graph_of_clusters_is_contracted_until_metis_takes_it(
     assert (found == wanted).all()
     given: list[int] = []
     run = multilevel.metis.run
-    monkeypatch.setattr(multilevel.metis, "run", lambda *args: given.append(args[1].size) or run(*args))
+
+    def noted(*args: Any) -> Any:
+        given.append(args[1].size)
+        return run(*args)
+
+    monkeypatch.setattr(multilevel.metis, "run", noted)
     multilevel.cut(rows, weights, labels, 4, 0)
     monkeypatch.setattr(multilevel, "_MOST_PAIRS", between.neighbours.size // 4)
     parts = multilevel.cut(rows, weights, labels, 4, 0)
