@@ -45,7 +45,7 @@ from graphshard.partitioning.report import How, PartCounts, PartitionReport, rep
 from graphshard.partitioning.work import Work
 from graphshard.ranks.checksums import Digest
 from graphshard.shard.encoding import edge_ids_key, tensor_key
-from graphshard.shard.files import about_all_ranks, write_streamed_rank, writing
+from graphshard.shard.files import about_all_ranks, alone_in, write_streamed_rank, writing
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.manifest import VERSION
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -113,11 +113,21 @@ def partition_files(
     if num_parts < 1:
         raise PartitionError(f"num_parts must be at least 1, not {num_parts}")
     try:
-        work = Work(target.parent / f".{target.name}.unfinished", asked)
-        job = _Job(
-            work, files, num_parts, seed, memory, roles, num_nodes, progress or (lambda _step, _share: None)
-        )
-        return job.run(target, meter)
+        unfinished = target.parent / f".{target.name}.unfinished"
+        unfinished.mkdir(exist_ok=True)
+        with alone_in(unfinished):  # two runs would append to the same files
+            work = Work(unfinished, asked)
+            job = _Job(
+                work,
+                files,
+                num_parts,
+                seed,
+                memory,
+                roles,
+                num_nodes,
+                progress or (lambda _step, _share: None),
+            )
+            return job.run(target, meter)
     except OSError as error:
         raise PartitionError(f"cannot cut {folder} into {out}: {error}") from error
 

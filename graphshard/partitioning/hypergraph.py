@@ -8,6 +8,7 @@ not reproducible: two runs of one seed may differ.
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def assign(problem: Problem) -> Tensor:
             "method='metis-volume'"
         ) from None
     loops_for("mtkahypar")
-    started = mtkahypar.initialize(torch.get_num_threads())
+    started = _started(mtkahypar)
     context = started.context_from_preset(mtkahypar.PresetType.DEFAULT)
     context.set_partitioning_parameters(problem.num_parts, IMBALANCE - 1, mtkahypar.Objective.KM1)
     context.logging = False
@@ -44,6 +45,12 @@ def assign(problem: Problem) -> Tensor:
         _write(file, problem)
         cut: Any = started.hypergraph_from_file(str(file), context).partition(context)
     return torch.tensor(cut.get_partition(), dtype=torch.int64)
+
+
+@cache
+def _started(package: Any) -> Any:
+    """It can be initialised once in a process, so that the number of threads of the first call stays."""
+    return package.initialize(torch.get_num_threads())
 
 
 def _write(file: Path, problem: Problem) -> None:

@@ -100,7 +100,7 @@ def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
     """
     target = Path(path)
     try:
-        with _alone_in(target.parent):
+        with alone_in(target.parent):
             if _holds_a_set(target):
                 files = ShardFiles(target)
                 yield files
@@ -130,7 +130,7 @@ def about_all_ranks(shard: Shard) -> dict[str, Any]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Inside the block no other save runs in a folder; on a file system without locks (some NFS) one may."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
