@@ -45,7 +45,7 @@ from graphshard.partitioning.report import How, PartCounts, PartitionReport, rep
 from graphshard.partitioning.work import Work
 from graphshard.ranks.checksums import Digest
 from graphshard.shard.encoding import edge_ids_key, tensor_key
-from graphshard.shard.files import about_all_ranks, alone_in, write_streamed_rank, writing
+from graphshard.shard.files import about_all_ranks, alone_in, holds_a_set, write_streamed_rank, writing
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.manifest import VERSION
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -57,6 +57,8 @@ EDGES = "edge_index"
 _EACH_NODE = 64  # bytes: starts, weights, cluster, its size, part, local number, and what a step adds
 _LEAST, _SLACK = 16 << 20, 160 << 20  # bytes for pieces of files; for machine code and Python's own
 _EDGES_AT_ONCE = 1 << 20
+_BOUNDS = "bounds"
+"""The step that precedes all checks."""
 
 Progress = Callable[[str, float], None]
 """What is told a step and the share of it that is done, 0..1."""
@@ -112,11 +114,12 @@ def partition_files(
     }
     if num_parts < 1:
         raise PartitionError(f"num_parts must be at least 1, not {num_parts}")
+    holds_a_set(target)  # better refused now than when all is done
     try:
         unfinished = target.parent / f".{target.name}.unfinished"
         unfinished.mkdir(exist_ok=True)
         with alone_in(unfinished):  # two runs would append to the same files
-            work = Work(unfinished, asked)
+            work = Work(unfinished, asked, cheap=(_BOUNDS,))
             job = _Job(
                 work,
                 files,
@@ -195,7 +198,7 @@ class _Job:
         self.work, self.files, self.parts, self.seed, self.tell = work, files, num_parts, seed, progress
         self.edges = files[EDGES]
         self.num_edges = self.edges.shape[1]
-        lowest, highest = work.step("bounds", self._bounds)
+        lowest, highest = work.step(_BOUNDS, self._bounds)
         if lowest < 0:
             raise PartitionError(f"{self.edges.path} holds {lowest}: numbers of nodes begin at 0")
         self.graph = self._graph(highest + 1, roles, num_nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ class Work:
         folder: of it.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, asked: Mapping[str, Any], cheap: Collection[str] = ()) -> None:
         """Begin, or go on.
 
         Args:
             folder: of the work; its parent must exist.
             asked: plain values that decide the result: work on anything else is not gone on with.
+            cheap: steps that are nothing to lose: work that came no further is begun anew.
 
         Raises:
             PartitionError: the folder holds work on something else.
@@ -39,6 +40,9 @@ class Work:
         folder.mkdir(exist_ok=True)
         if (folder / _STATE).exists():
             state = self._read()
+            if state["asked"] != self._asked and state["done"].keys() <= set(cheap):
+                self._write()
+                return
             if state["asked"] != self._asked:
                 differ = [key for key in self._asked if state["asked"].get(key) != self._asked[key]]
                 raise PartitionError(

@@ -101,7 +101,7 @@ def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
     target = Path(path)
     try:
         with alone_in(target.parent):
-            if _holds_a_set(target):
+            if holds_a_set(target):
                 files = ShardFiles(target)
                 yield files
                 files.finish()
@@ -243,7 +243,12 @@ def _scratch_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _holds_a_set(target: Path) -> bool:
+def holds_a_set(target: Path) -> bool:
+    """Whether there are shards at a path, which new ones would replace.
+
+    Raises:
+        ShardError: there is something else.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     with suppress(OSError, ValueError):

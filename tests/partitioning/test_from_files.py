@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 import graphshard
 import graphshard.testing
-from graphshard.errors import PartitionError
+from graphshard.errors import PartitionError, ShardError
 from graphshard.partitioning import from_files as module
 from graphshard.partitioning.from_files import partition_files
 from graphshard.partitioning.partition import partition
@@ -169,6 +169,44 @@ def test_unfinished_work_on_something_else_is_not_gone_on_with(
         partition_files(folder, 3, out, memory=ENOUGH)
 
 
+BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"edge_index": np.zeros((5, 2), np.int64)}, {}, r"must be int32 or int64 \[2, E\], not int64 \[5, 2\]"),
+    ({"edge_index": np.zeros((2, 5))}, {}, "must be int32 or int64"),
+    ({"edge_index": np.array([[0, -1], [1, 0]])}, {}, "holds -1: numbers of nodes begin at 0"),
+    ({"edge_index": np.zeros((5, 2), np.int32).T}, {}, "columns one after the other: save it as np.ascont"),
+    ({"edge_index": np.array([[0, 7], [1, 0]]), "x": np.zeros((4, 1))}, {}, "name nodes up to 7"),
+    ({"y": np.zeros(3)}, {}, "holds no graph: it needs edge_index.npy"),
+    ({"x": np.array(["a"] * 4)}, {}, "which is no dtype of torch"),
+    ({"pairs": np.zeros((2, 9), np.int64)}, {}, "'pairs' has the role 'pairs:pairs', which cannot be cut"),
+    ({"seeds": np.array([1, 2])}, {}, "'seeds' .* may hold numbers of nodes"),
+    ({}, {"num_parts": 0}, "num_parts must be at least 1"),
+    ({}, {"memory": 1000}, "cutting 4 nodes from files takes"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "settings", "message"), BAD)
+def test_what_cannot_be_cut_is_said(
+    tmp_path: Path, arrays: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    whole = {"edge_index": np.array([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]]), "x": np.zeros((4, 3))}
+    for name, array in (arrays if "y" in arrays else whole | arrays).items():
+        np.save(folder / f"{name}.npy", array)
+    asked: dict[str, Any] = {"num_parts": 2, "out": tmp_path / "parts", "memory": ENOUGH}
+    with pytest.raises(PartitionError, match=message):
+        partition_files(folder, **asked | settings)
+    for name, array in whole.items():  # mended, it is cut: what was refused is no unfinished work
+        np.save(folder / f"{name}.npy", array)
+    for name in arrays.keys() - whole.keys():
+        (folder / f"{name}.npy").unlink()
+    partition_files(folder, 2, tmp_path / "parts", memory=ENOUGH)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").touch()
+    with pytest.raises(ShardError, match="holds no shards"):
+        partition_files(folder, 2, tmp_path / "full", memory=ENOUGH)
+
+
 def test_an_older_set_stays_until_the_new_one_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +276,7 @@ class Mean(nn.Module):
 
 LIMITED = """
 import json, re, sys
-from graphshard.errors import PartitionError
+from graphshard.errors import PartitionError, ShardError
 from graphshard.partitioning.from_files import partition_files
 small, folder, out = sys.argv[1:]
 partition_files(small, 4, out, num_nodes=500)  # what is compiled is not measured
