@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphshard.graph.roles import Role
     from graphshard.ops.exchange import ByteCounter, count_bytes
     from graphshard.options import Options
+    from graphshard.partitioning.from_files import partition_files
     from graphshard.partitioning.partition import ShardedGraph, partition
     from graphshard.partitioning.report import PartitionReport
     from graphshard.planning.link import Link
@@ -84,6 +85,7 @@ __all__ = [
     "load_shard",
     "mean",
     "partition",
+    "partition_files",
     "plan",
     "register_rule",
     "replace",
@@ -114,6 +116,7 @@ _HOMES = {
     ),
     "preview": ("diff",),
     "ops.exchange": ("ByteCounter", "count_bytes"),
+    "partitioning.from_files": ("partition_files",),
     "partitioning.partition": ("ShardedGraph", "partition"),
     "partitioning.report": ("PartitionReport",),
     "planning.link": ("Link",),

@@ -16,6 +16,7 @@ from graphshard.graph.schema import Schema, Sizes
 
 _NODE_ATTRIBUTES, _EDGE_ATTRIBUTES = ("x", "pos"), ("edge_attr", "edge_weight")
 """What PyG documents as a matrix with a row for each node, or each edge, of a ``Data``."""
+_AT_ONCE = 1 << 22  # edges that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,11 @@ def sorted_unique(values: Tensor) -> Tensor:
     """``values.unique()``, which torch leaves without types."""
     result: Tensor = values.unique()  # type: ignore[no-untyped-call]
     return result
+
+
+def largest_of(numbers: Tensor) -> int:
+    """The largest of at least one number, found in pieces: torch copies what does not lie in a row."""
+    return max(int(some.max()) for some in numbers.split(_AT_ONCE))  # type: ignore[no-untyped-call]
 
 
 def check_nodes(sizes: Sizes) -> None:
@@ -149,7 +155,7 @@ def _lowest(found: Found, nodes: str) -> int:
         for row, end in enumerate((e.source, e.destination))
         if end == nodes
     ]
-    return max((int(numbers.max()) + 1 for numbers in ends if numbers.numel()), default=0)
+    return max((largest_of(numbers) + 1 for numbers in ends if numbers.numel()), default=0)
 
 
 def _check_numbers(value: Tensor, nodes: str, sizes: Sizes, name: str) -> None:
@@ -222,17 +228,19 @@ def check_edge_index(
     """Both rows number nodes that there are.
 
     Raises:
-        PartitionError: one does not; it names the first.
+        PartitionError: one does not; it names the first edge that has such an end.
     """
     limits = torch.tensor(counts, device=value.device).unsqueeze(1)
-    outside = ((value < 0) | (value >= limits)).nonzero()
-    if outside.numel() > 0:
-        row, edge = outside[0].tolist()
-        of = f" of {ends[row]!r}" if ends[row] else ""
-        raise PartitionError(
-            f"{name}[{row}, {edge}] is {int(value[row, edge])}, but the graph has {counts[row]} nodes{of} "
-            f"(0..{counts[row] - 1}): {_way_out(name, role)}"
-        )
+    for first in range(0, value.size(1), _AT_ONCE):
+        some = value[:, first : first + _AT_ONCE]
+        outside = ((some < 0) | (some >= limits)).t().nonzero()
+        if outside.numel() > 0:
+            edge, row = outside[0].tolist()
+            of = f" of {ends[row]!r}" if ends[row] else ""
+            raise PartitionError(
+                f"{name}[{row}, {first + edge}] is {int(some[row, edge])}, but the graph has {counts[row]} nodes{of} "
+                f"(0..{counts[row] - 1}): {_way_out(name, role)}"
+            )
 
 
 def _way_out(name: str, role: Role) -> str:

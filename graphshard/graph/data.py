@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
-from graphshard.graph.checks import Found, check_graph, check_no_numbers, check_nodes
+from graphshard.graph.checks import Found, check_graph, check_no_numbers, check_nodes, largest_of
 from graphshard.graph.edge_sets import count_nodes, edge_type, find_edge_sets, schema_of
 from graphshard.graph.paths import Path
 from graphshard.graph.readers import RawGraph, edge_set_name, read_graph
@@ -157,7 +157,7 @@ def _sizes(raw: RawGraph, graph: GraphData) -> Sizes:
         for edge_set in graph.schema.messages:
             for row, end in enumerate((edge_set.source, edge_set.destination)):
                 if end == name and counts[edge_set.name]:
-                    lowest = max(lowest, int(edges[edge_set.name][row].max()) + 1)
+                    lowest = max(lowest, largest_of(edges[edge_set.name][row]) + 1)
         known = raw.num_nodes.get(name)
         nodes[name] = (
             count_nodes(raw, graph.members, name, lowest, _edge_counts(graph.schema, counts))

@@ -103,6 +103,11 @@ def kernels_for(tensor: Tensor) -> Kernels:
     return TorchKernels()
 
 
+def numba_chosen() -> bool:
+    """Whether loops that numba compiles are to be used: it works here, and nobody asked for torch's kernels."""
+    return _CHOSEN.get() != "torch" and _numba_kernels() is not None
+
+
 @cache
 def _numba_kernels() -> Kernels | None:
     """numba's kernels; None where numba is not installed, and with a warning where it is but does not work."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from graphshard.graph.checks import sorted_unique
 from graphshard.graph.data import GraphData
 from graphshard.graph.roles import Member, Role
 from graphshard.graph.schema import EdgeSet
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
 from graphshard.shard.shard import Shard
+
+_AT_ONCE = 1 << 22  # edges that are looked at together: beside the result few bytes an edge are held
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Numbering:
 
     Attributes:
         nodes: of each node set.
-        edges: of each edge set, the positions of each part's edges, ascending.
+        edges: of each edge set, the positions of each part's edges, ascending; int32 where they fit.
     """
 
     nodes: dict[str, NodeNumbering]
@@ -69,12 +71,15 @@ def number_nodes(graph: GraphData, assignments: Mapping[str, Tensor], num_parts:
         num_parts: number of parts; those that no node is assigned to are empty.
     """
     indices = {edge_set.name: graph.edges(edge_set.name).cpu() for edge_set in graph.schema.edges}
-    narrow = {name: _narrow(assignment, num_parts) for name, assignment in assignments.items()}
-    edges = {e.name: _group(narrow[e.destination][indices[e.name][1]], num_parts) for e in graph.schema.edges}
+    narrow = {name: narrowed(assignment, num_parts) for name, assignment in assignments.items()}
+    edges = {
+        e.name: _edges_of_parts(indices[e.name][1], narrow[e.destination], num_parts)
+        for e in graph.schema.edges
+    }
     nodes = {}
     for name in graph.schema.nodes:
         assignment = assignments[name]
-        owned = _group(assignment, num_parts)
+        owned = group(narrow[name], num_parts)
         local = torch.empty_like(assignment)
         for ids in owned:
             local[ids] = torch.arange(ids.numel())
@@ -85,8 +90,8 @@ def number_nodes(graph: GraphData, assignments: Mapping[str, Tensor], num_parts:
                     for e in graph.schema.edges
                     if (e.source, e.plan) == (name, plan)
                 ],
-                assignment,
-                num_parts,
+                narrow[name],
+                owned,
             )
             for plan in graph.schema.plans(name)
         }
@@ -95,34 +100,79 @@ def number_nodes(graph: GraphData, assignments: Mapping[str, Tensor], num_parts:
 
 
 def _number_halo(
-    reading: list[tuple[Tensor, tuple[Tensor, ...]]], assignment: Tensor, num_parts: int
+    reading: list[tuple[Tensor, tuple[Tensor, ...]]], assignment: Tensor, owned: tuple[Tensor, ...]
 ) -> HaloNumbering:
     """The foreign sources of each part's edges; ``reading``: sources and positions of the sets of a plan."""
     halos, splits = [], []
-    for rank in range(num_parts):
-        sources = torch.cat([assignment[:0], *(index[positions[rank]] for index, positions in reading)])
-        halo = sorted_unique(sources[assignment[sources] != rank])
-        owner = assignment[halo]
-        halos.append(halo[owner.argsort(stable=True)])
-        splits.append(tuple(torch.bincount(owner, minlength=num_parts).tolist()))
+    for rank, own in enumerate(owned):
+        read = torch.zeros(assignment.numel(), dtype=torch.bool)
+        for index, positions in reading:
+            for some in positions[rank].split(_AT_ONCE):  # type: ignore[no-untyped-call]
+                read[index[some.long()]] = True
+        halo, received = halo_of(read, own, assignment, len(owned))
+        halos.append(halo)
+        splits.append(received)
     return HaloNumbering(tuple(halos), tuple(splits))
 
 
-def _group(part: Tensor, num_parts: int) -> tuple[Tensor, ...]:
-    """Positions of each part's entries, ascending."""
+def halo_of(
+    read: Tensor, owned: Tensor, assignment: Tensor, num_parts: int
+) -> tuple[Tensor, tuple[int, ...]]:
+    """A part's halo in its order, int64 ``[h]``, and how many of these nodes each part owns.
+
+    Args:
+        read: bool ``[N]``, the nodes that edges of the part read; its own ones are taken out of it.
+        owned: int64 ``[n]``, its own nodes. assignment: ``[N]``, the part of each node.
+        num_parts: number of parts.
+    """
+    read[owned] = False
+    halo = read.nonzero().flatten()
+    owner = assignment[halo]
+    order = torch.from_numpy(np.argsort(owner.numpy(), kind="stable"))
+    return halo[order], tuple(torch.bincount(owner, minlength=num_parts).tolist())
+
+
+def group(part: Tensor, num_parts: int) -> tuple[Tensor, ...]:
+    """Positions of each part's entries, ascending, int64; ``part``: of few bits, as NumPy sorts these by counting."""
     counts = torch.bincount(part, minlength=num_parts)
     bounds = counts.cumsum(0)[:-1].tolist()
-    return tuple(part.argsort(stable=True).tensor_split(bounds))
+    return tuple(torch.from_numpy(np.argsort(part.numpy(), kind="stable")).tensor_split(bounds))
 
 
-def _narrow(assignment: Tensor, num_parts: int) -> Tensor:
+def _edges_of_parts(destinations: Tensor, assignment: Tensor, num_parts: int) -> tuple[Tensor, ...]:
+    """Positions of each part's edges, ascending."""
+    found: list[list[Tensor]] = [[] for _ in range(num_parts)]
+    for first, some in _pieces(destinations):
+        for part, positions in enumerate(group(assignment[some], num_parts)):
+            # A copy: a view would hold the positions of all parts.
+            found[part].append((positions + first).to(_position_dtype(destinations.numel())))
+    joined = []
+    while found:
+        joined.append(torch.cat(found.pop(0)))
+    return tuple(joined)
+
+
+def _pieces(numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Some numbers at a time, and the position of the first of them; at least one piece."""
+    for first in range(0, max(numbers.numel(), 1), _AT_ONCE):
+        yield first, numbers[first : first + _AT_ONCE]
+
+
+def _position_dtype(count: int) -> torch.dtype:
+    return torch.int32 if count < 1 << 31 else torch.int64
+
+
+def narrowed(assignment: Tensor, num_parts: int) -> Tensor:
     """Part ids in few bits: they are looked up for every edge, and sorted."""
+    if num_parts <= 1 << 8:
+        return assignment.to(torch.uint8)
     return assignment.to(torch.int16 if num_parts < 1 << 15 else torch.int32)
 
 
 def build_shard(graph: GraphData, numbering: Numbering, rank: int) -> Shard:
     """Rank's part of the graph, its tensors on their own devices."""
-    cut = _Cut(graph, numbering, rank)
+    edge_ids = {name: positions[rank].long() for name, positions in numbering.edges.items()}
+    cut = _Cut(graph, numbering, edge_ids, rank)
     return Shard(
         rank=rank,
         world_size=len(next(iter(numbering.nodes.values())).owned),
@@ -135,8 +185,7 @@ def build_shard(graph: GraphData, numbering: Numbering, rank: int) -> Shard:
             for name, nodes in numbering.nodes.items()
         },
         edge_sets={
-            e.name: EdgeShard(e, graph.edges(e.name).size(1), numbering.edges[e.name][rank])
-            for e in graph.schema.edges
+            e.name: EdgeShard(e, graph.edges(e.name).size(1), edge_ids[e.name]) for e in graph.schema.edges
         },
         tensors={name: cut.take(value, graph.members[name]) for name, value in graph.tensors.items()},
         members={name: Member(m.role, m.of) for name, m in graph.members.items()},
@@ -164,8 +213,10 @@ def _halo_plan(nodes: NodeNumbering, plan: str, rank: int) -> HaloPlan:
 class _Cut:
     """Cuts one part's rows out of whole tensors."""
 
-    def __init__(self, graph: GraphData, numbering: Numbering, rank: int) -> None:
-        self.schema, self.numbering, self.rank = graph.schema, numbering, rank
+    def __init__(
+        self, graph: GraphData, numbering: Numbering, edge_ids: Mapping[str, Tensor], rank: int
+    ) -> None:
+        self.schema, self.numbering, self.edge_ids, self.rank = graph.schema, numbering, edge_ids, rank
         self._local: dict[tuple[str, str], Tensor] = {}
 
     def local(self, nodes: str, plan: str) -> Tensor:
@@ -187,18 +238,23 @@ class _Cut:
             return self._take_adjacency(value)
         if member.role is Role.REPLICATED:
             return value
-        edges = self.numbering.edges[member.of][self.rank].to(value.device)
+        edges = self.edge_ids[member.of].to(value.device)
         if member.role is Role.EDGE:
             return value[edges]
         if member.role is Role.INDEX:
             own = self.schema.edge_set(member.of).source
             return self.numbering.nodes[own].local.to(value.device)[value[edges]]
-        return self._take_index(value[:, edges], self.schema.edge_set(member.of))
+        return self._take_index(value, edges, self.schema.edge_set(member.of))
 
-    def _take_index(self, own: Tensor, edge_set: EdgeSet) -> Tensor:
-        source = self.local(edge_set.source, edge_set.plan).to(own.device)
-        destination = self.numbering.nodes[edge_set.destination].local.to(own.device)
-        return torch.stack([source[own[0]], destination[own[1]]])
+    def _take_index(self, value: Tensor, edges: Tensor, edge_set: EdgeSet) -> Tensor:
+        source = self.local(edge_set.source, edge_set.plan).to(value.device)
+        destination = self.numbering.nodes[edge_set.destination].local.to(value.device)
+        found = value.new_empty((2, edges.numel()))
+        for first, some in _pieces(edges):
+            last = first + some.numel()
+            found[0, first:last] = source[value[0, some]]
+            found[1, first:last] = destination[value[1, some]]
+        return found
 
     def _take_adjacency(self, value: Tensor) -> Tensor:
         nodes = self.numbering.nodes[""]

@@ -1,26 +1,27 @@
-"""Cut a graph into shards: METIS says who owns which node, an edge lives with its destination.
+"""Cut a graph into shards: a method says who owns which node, an edge lives with its destination.
 
 data -> roles and checks (graphdata) -> node -> part (assign) -> local numbers, halo plans -> one Shard per part
 """
 
 from __future__ import annotations
 
+import gc
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from graphshard.errors import PartitionError
 from graphshard.graph.data import GraphData, Roles, as_graph_data
-from graphshard.partitioning.assign import Method, assign
-from graphshard.partitioning.numbering import build_shard, number_nodes
-from graphshard.partitioning.report import PartitionReport, report_of
-from graphshard.ranks.checksums import digest_of
-from graphshard.shard.files import save
+from graphshard.partitioning.assign import Assigned, Method, decide
+from graphshard.partitioning.identity import identity_of
+from graphshard.partitioning.meter import Meter
+from graphshard.partitioning.numbering import Numbering, build_shard, number_nodes
+from graphshard.partitioning.report import How, PartCounts, PartitionReport, edges_cut, report_of
+from graphshard.shard.files import save, writing
 from graphshard.shard.shard import Shard
 
 
@@ -74,6 +75,7 @@ def partition(
     roles: Roles | None = None,
     seed: int = 0,
     num_nodes: int | Mapping[str, int] | None = None,
+    positions: str | None = None,
 ) -> ShardedGraph:
     """Cut a graph into ``num_parts`` shards.
 
@@ -92,40 +94,99 @@ def partition(
               becomes a tensor, any other is left out.
 
         num_parts: number of shards, at least 1; parts may be empty.
-        method: ``"metis"``; a function ``(edge_index, num_nodes, num_parts) -> int64 [N]``; or that tensor.
-            Of several node types all three are dicts: edge set -> index, node type -> N, node type -> parts.
+        method: ``"metis"``, ``"metis-volume"``, ``"multilevel"``, ``"rcb"``, ``"mtkahypar"``, or ``"auto"``, which
+            chooses one by the size of the graph; a function ``(edge_index, num_nodes, num_parts) -> int64 [N]``; or
+            that tensor. Of several node types all three are dicts: edge set -> index, node type -> N, node type ->
+            parts.
         roles: name -> ``"node"|"edge"|"edge_index"|"pairs"|"index"|"adjacency"|"replicated"`` where dtype and
             shape leave a doubt, or are misleading; anything that has neither N nor E rows is replicated. A set is
             named behind a colon: ``"edge:edge_label_index"`` for what has a row for each pair,
             ``"node:user"``; a bipartite graph of plain tensors by ``"edge_index:user->movie"``. Numbers of nodes
             (``train_idx``, seeds) are an ``"index"``, or ``"index:user"``: each rank holds those of its own nodes, in
             its own numbers, and ``shard.edge_set("train_idx").edge_ids`` says where they stand in the whole.
-        seed: METIS' seed; the same input and seed give the same shards.
+        seed: of what the method draws; the same input and seed give the same shards, but of ``"mtkahypar"``.
         num_nodes: N, or node type -> N, where the data cannot say.
+        positions: for ``"rcb"``, the name of the node tensor ``[N, D]`` that says where nodes are; PyG's ``pos`` by
+            default.
 
     Returns:
         The shards, with detached tensors that stay on the data's device; ids and plans are on the CPU.
 
     Raises:
-        PartitionError: the graph, a role or the assignment is not valid; the sentence says which entry.
+        PartitionError: the graph, a role or the assignment is not valid, or the method needs what is not there; the
+            sentence says which.
     """
+    meter = Meter()
+    plan = _plan(data, num_parts, method, roles, seed, num_nodes, positions)
+    shards = list(plan.shards())
+    return ShardedGraph(shards, plan.assigned.parts, plan.report([PartCounts.of(s) for s in shards], meter))
+
+
+def partition_to(
+    path: str | PathLike[str],
+    data: Any,
+    num_parts: int,
+    *,
+    method: Method = "metis",
+    roles: Roles | None = None,
+    seed: int = 0,
+    num_nodes: int | Mapping[str, int] | None = None,
+    positions: str | None = None,
+) -> PartitionReport:
+    """As :func:`partition` and ``save(path)``, with one shard in memory at a time.
+
+    Raises:
+        PartitionError: as of :func:`partition`. ShardError: as of ``save``.
+    """
+    meter = Meter()
+    plan, counts = _plan(data, num_parts, method, roles, seed, num_nodes, positions), []
+    with writing(path) as files:
+        for shard in plan.shards():
+            files.add(shard)
+            counts.append(PartCounts.of(shard))
+            # Before the next is made: a shard and its tensors know each other.
+            del shard
+            gc.collect()
+    return plan.report(counts, meter)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """All that is decided before the first shard is made."""
+
+    graph: GraphData
+    assigned: Assigned
+    numbering: Numbering
+    identity: str
+    parts: int
+
+    def shards(self) -> Iterator[Shard]:
+        for rank in range(self.parts):
+            yield replace(build_shard(self.graph, self.numbering, rank), partition_id=self.identity)
+
+    def report(self, counts: Sequence[PartCounts], meter: Meter) -> PartitionReport:
+        cut = edges_cut(self.graph, self.assigned.parts)
+        how = How(self.assigned.method, self.assigned.why, meter.seconds, meter.peak)
+        return report_of(self.graph.schema, self.graph.num_edges, cut, counts, how)
+
+
+def _plan(
+    data: Any,
+    num_parts: int,
+    method: Method,
+    roles: Roles | None,
+    seed: int,
+    num_nodes: int | Mapping[str, int] | None,
+    positions: str | None,
+) -> _Plan:
     parts = _as_count(num_parts)
     if isinstance(data, (Shard, ShardedGraph)):
         raise PartitionError(f"a {type(data).__name__} is cut already: partition() takes the whole graph")
     # What the package itself read before has its roles.
     graph = as_graph_data(data, roles, num_nodes, cut=parts > 1 and not isinstance(data, GraphData))
-    assignments = assign(graph, parts, method, seed)
-    numbering = number_nodes(graph, assignments, parts)
-    identity = _identity(graph, assignments, parts)
-    shards = [replace(build_shard(graph, numbering, rank), partition_id=identity) for rank in range(parts)]
-    return ShardedGraph(shards, assignments, report_of(graph, shards, assignments))
-
-
-def _identity(graph: GraphData, assignments: Mapping[str, Tensor], parts: int) -> str:
-    """A digest of all that decides the shards: ranks that cut the same data alike on their own find the same."""
-    kinds = [(name, str(member), graph.paths.get(name)) for name, member in graph.members.items()]
-    about = repr((parts, graph.node_counts, graph.schema, graph.positional, kinds))
-    return digest_of([(about, torch.empty(0)), *assignments.items(), *graph.tensors.items()])
+    assigned = decide(graph, parts, method, seed, positions)
+    numbering = number_nodes(graph, assigned.parts, parts)
+    return _Plan(graph, assigned, numbering, identity_of(graph, assigned.parts, parts), parts)
 
 
 def _as_count(num_parts: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,10 +125,27 @@ class Contents:
 
 def digest_of(named: Iterable[tuple[str, Tensor]]) -> str:
     """A digest of names, dtypes, shapes and contents, for all that is not secret: 32 hexadecimal digits."""
-    found = hashlib.blake2b(digest_size=16)
+    found = Digest()
     for name, given in named:
         tensor = _memory(given) if given.layout is torch.strided else given
-        found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        for part in _parts(tensor):
-            found.update(as_bytes(part).cpu().numpy().data)
-    return found.hexdigest()
+        parts = (as_bytes(part).cpu().numpy().data for part in _parts(tensor))
+        found.add(name, tensor.dtype, tensor.shape, parts)
+    return found.text
+
+
+class Digest:
+    """The :func:`digest_of` tensors that need not be in memory as a whole."""
+
+    def __init__(self) -> None:
+        self._found = hashlib.blake2b(digest_size=16)
+
+    def add(self, name: str, dtype: torch.dtype, shape: Iterable[int], content: Iterable[Any]) -> None:
+        """Add a tensor; ``content``: its bytes, in pieces."""
+        self._found.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
+        for piece in content:
+            self._found.update(piece)
+
+    @property
+    def text(self) -> str:
+        """32 hexadecimal digits."""
+        return self._found.hexdigest()

@@ -51,8 +51,8 @@ def described(shard: Shard) -> dict[str, Any]:
     }
 
 
-def packed(shard: Shard) -> dict[str, Tensor]:
-    """Everything that differs between ranks as flat, separate CPU tensors.
+def named(shard: Shard) -> dict[str, Tensor]:
+    """Everything that differs between ranks, under the names that it has in the rank's file.
 
     Raises:
         ShardError: a tensor has a dtype that the file format cannot hold.
@@ -66,7 +66,7 @@ def packed(shard: Shard) -> dict[str, Tensor]:
             found[f"{key}.send_splits"] = torch.tensor(plan.send_splits, dtype=torch.int64)
             found[f"{key}.recv_splits"] = torch.tensor(plan.recv_splits, dtype=torch.int64)
     for i, edges in enumerate(shard.edge_sets.values()):
-        found[f"edges.{i}.ids"] = edges.edge_ids
+        found[edge_ids_key(i)] = edges.edge_ids
     for name, value in shard.parts().items():
         if value.is_complex():
             raise ShardError(
@@ -75,11 +75,18 @@ def packed(shard: Shard) -> dict[str, Tensor]:
         if shard.members[name].role is Role.ADJACENCY:
             found[f"indices.{name}"], found[f"values.{name}"] = value.indices(), value.values()
         else:
-            found[f"tensor.{name}"] = value
-    # A copy each: safetensors refuses tensors that share memory.
-    return {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in found.items()
-    }
+            found[tensor_key(name)] = value
+    return found
+
+
+def edge_ids_key(number: int) -> str:
+    """The name of the positions of the edges of a set, by the set's number."""
+    return f"edges.{number}.ids"
+
+
+def tensor_key(name: str) -> str:
+    """The name of a tensor of the data that is no adjacency."""
+    return f"tensor.{name}"
 
 
 def _row_shape(value: Tensor, role: Role) -> list[int]:
@@ -90,7 +97,7 @@ def _row_shape(value: Tensor, role: Role) -> list[int]:
 
 
 def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> Shard:
-    """The shard that :func:`packed` wrote; ValueError where the file is not what the manifest says."""
+    """The shard that :func:`named` names; ValueError where the file is not what the manifest says."""
     if "partition_id" not in found or not torch.equal(
         found["partition_id"], _identity(manifest["partition_id"])
     ):
@@ -104,7 +111,7 @@ def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> S
         e["name"]: EdgeShard(
             EdgeSet(e["name"], e["source"], e["destination"], e["plan"]),
             e["num_edges"],
-            found[f"edges.{i}.ids"],
+            found[edge_ids_key(i)],
         )
         for i, e in enumerate(manifest["edge_sets"])
     }
@@ -121,7 +128,7 @@ def unpacked(found: dict[str, Tensor], manifest: dict[str, Any], rank: int) -> S
                 check_invariants=False,
             )
         else:
-            tensors[name] = found[f"tensor.{name}"]
+            tensors[name] = found[tensor_key(name)]
     return Shard(
         rank=rank,
         world_size=manifest["world_size"],

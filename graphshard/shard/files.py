@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from os import PathLike
@@ -22,15 +22,16 @@ from typing import Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from graphshard.errors import ShardError
 from graphshard.ranks.memory import return_mapped_pages
 from graphshard.shard.checks import file_inside
 from graphshard.shard.disk import Stamp, sha256_of, sync
-from graphshard.shard.encoding import described, packed, unpacked
+from graphshard.shard.encoding import described, named, unpacked
 from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checksum, read_manifest
 from graphshard.shard.shard import Shard
+from graphshard.shard.streamed import write_streamed
 
 _OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
 
@@ -47,7 +48,6 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
     Raises:
         ShardError: the shards are not one whole set, ``path`` holds something else, or writing failed.
     """
-    target = Path(path)
     if [s.rank for s in shards] != list(range(len(shards))) or any(
         s.world_size != len(shards) for s in shards
     ):
@@ -55,27 +55,82 @@ def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
     if len({shard.partition_id for shard in shards}) > 1:
         raise ShardError("save takes the shards of one partition, but these were cut by different ones")
     _check_alike(shards)
-    try:
-        with _alone_in(target.parent):
-            _save_alone(shards, target)
-    except (OSError, SafetensorError) as error:
-        raise ShardError(f"cannot write shards to {target}: {error}") from error
+    with writing(path) as files:
+        for shard in shards:
+            files.add(shard)
 
 
-def _save_alone(shards: Sequence[Shard], target: Path) -> None:
-    if _holds_a_set(target):
-        _write_set(shards, target)
-        _remove_old_files(target)
-        return
-    _remove_scratch(target)
-    with _scratch_directory(target) as scratch:
-        _write_set(shards, scratch)
-        scratch.rename(target)
-    sync(target.parent)
+class ShardFiles:
+    """A set of shards that is being written: :meth:`add` them in the order of their ranks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._about: dict[str, Any] = {}
+        self._ranks: list[dict[str, Any]] = []
+
+    def add(self, shard: Shard) -> None:
+        """Write the next rank's file."""
+        self.put(about_all_ranks(shard), _write_rank(shard, self.folder))
+
+    def put(self, about: dict[str, Any], entry: dict[str, Any]) -> None:
+        """Take up a rank's file that is in the folder: what its manifest says of all ranks, and of this one."""
+        self._about = about
+        self._ranks.append(entry)
+
+    def finish(self) -> None:
+        """By a rename the manifest makes the files the current set."""
+        manifest = {**self._about, "ranks": self._ranks}
+        manifest["sha256"] = manifest_checksum(manifest)
+        scratch = self.folder / f".writing-{uuid.uuid4().hex}"
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(manifest, indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync(self.folder)  # the rank files' names are on disk before the manifest that speaks of them
+        scratch.replace(self.folder / MANIFEST)
+        sync(self.folder)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
+    """Inside the block shards are written one by one; they are at ``path`` when it ends, and not if it fails.
+
+    Raises:
+        ShardError: ``path`` holds something else, or writing failed.
+    """
+    target = Path(path)
+    try:
+        with alone_in(target.parent):
+            if holds_a_set(target):
+                files = ShardFiles(target)
+                yield files
+                files.finish()
+                _remove_old_files(target)
+                return
+            _remove_scratch(target)
+            with _scratch_directory(target) as scratch:
+                files = ShardFiles(scratch)
+                yield files
+                files.finish()
+                scratch.rename(target)
+            sync(target.parent)
+    except OSError as error:
+        raise ShardError(f"cannot write shards to {target}: {error}") from error
+
+
+def about_all_ranks(shard: Shard) -> dict[str, Any]:
+    """What the manifest says of all ranks."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "world_size": shard.world_size,
+        "positional": shard.positional,
+        **described(shard),
+    }
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
     """Inside the block no other save runs in a folder; on a file system without locks (some NFS) one may."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -188,7 +243,12 @@ def _scratch_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _holds_a_set(target: Path) -> bool:
+def holds_a_set(target: Path) -> bool:
+    """Whether there are shards at a path, which new ones would replace.
+
+    Raises:
+        ShardError: there is something else.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     with suppress(OSError, ValueError):
@@ -198,33 +258,29 @@ def _holds_a_set(target: Path) -> bool:
     raise ShardError(f"{target} exists and holds no shards: give another path, nothing was overwritten")
 
 
-def _write_set(shards: Sequence[Shard], folder: Path) -> None:
-    """Rank files first; then the manifest, by a rename, makes them the current set."""
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "world_size": len(shards),
-        "positional": shards[0].positional,
-        **described(shards[0]),
-        "ranks": [_write_rank(shard, folder) for shard in shards],
-    }
-    manifest["sha256"] = manifest_checksum(manifest)
-    scratch = folder / f".writing-{uuid.uuid4().hex}"
-    with scratch.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(manifest, indent=1) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    sync(folder)  # the rank files' names are on disk before the manifest that speaks of them
-    scratch.replace(folder / MANIFEST)
-    sync(folder)
-
-
 def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
+    return write_streamed_rank(shard, {}, folder)
+
+
+def write_streamed_rank(shard: Shard, contents: Mapping[str, Iterable[Any]], folder: Path) -> dict[str, Any]:
+    """Write the file of a rank some of whose tensors are not in memory; what the manifest says of it.
+
+    Args:
+        shard: all but the values of some tensors: those may be expanded from one number.
+        contents: name of a tensor in the file (``graphshard.shard.encoding``) -> its bytes, in pieces.
+        folder: of the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     scratch = folder / f".writing-{uuid.uuid4().hex}"
-    save_file(packed(shard), scratch)
-    scratch.chmod(0o666 & ~_umask())  # safetensors lets the owner alone read it
+    digest = write_streamed(scratch, named(shard), contents)
+    return _placed(scratch, shard, folder, digest)
+
+
+def _placed(scratch: Path, shard: Shard, folder: Path, digest: str) -> dict[str, Any]:
+    """Give a rank's file its name; what the manifest says of it."""
     sync(scratch)
-    digest = sha256_of(scratch)
     name = f"rank-{shard.rank:05d}-of-{shard.world_size:05d}-{digest[:8]}.safetensors"
     size = scratch.stat().st_size
     scratch.replace(folder / name)
@@ -236,13 +292,6 @@ def _write_rank(shard: Shard, folder: Path) -> dict[str, Any]:
         "num_halo": shard.num_halo,
         "num_local_edges": shard.num_local_edges,
     }
-
-
-def _umask() -> int:
-    """What this process takes away from the permissions of new files; it can only be read by setting it."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def _remove_old_files(folder: Path) -> None:

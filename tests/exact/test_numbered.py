@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_derivatives_of_any_order() -> None:
 
         forward = _second
 
-    def penalty(model: nn.Module, x: Tensor, *rest: Tensor) -> Tensor:
+    def penalty(model: Any, x: Tensor, *rest: Tensor) -> Tensor:
         (first,) = torch.autograd.grad(model(x, *rest).square().sum(), model.a, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), model.a)
         return second
@@ -122,7 +123,7 @@ def test_derivatives_of_any_order() -> None:
     x = data.x.double()
     expected = penalty(Energy(), x, data.edge_index)
 
-    def rank(number: int, _: str, group: object) -> Tensor:
+    def rank(number: int, _: str, group: Any) -> Tensor:
         return penalty(graphshard.distribute(models[number], group=group), x, data.edge_index)
 
     models = [Energy() for _ in range(3)]

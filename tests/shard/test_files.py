@@ -159,7 +159,7 @@ def _crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (Path, "replace"),
         (Path, "rename"),
         (Path, "unlink"),
-        (shard_io, "save_file"),
+        (shard_io, "write_streamed"),
         (shard_io, "sync"),
     ):
         monkeypatch.setattr(owner, name, guarded(getattr(owner, name)))

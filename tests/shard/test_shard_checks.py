@@ -20,7 +20,7 @@ from support.shard_cases import assert_same, sharded
 
 from graphshard.errors import GraphshardError, ShardError
 from graphshard.shard.checks import check_content, check_manifest
-from graphshard.shard.encoding import packed
+from graphshard.shard.encoding import named
 from graphshard.shard.files import load_shard
 from graphshard.shard.manifest import manifest_checksum
 
@@ -228,4 +228,4 @@ def test_what_partition_makes_passes(tmp_path: Path) -> None:
         manifest = manifest_of(folder)
         check_manifest(manifest)
         for shard in sharded(parts):
-            check_content(packed(shard), manifest, shard.rank)
+            check_content(named(shard), manifest, shard.rank)

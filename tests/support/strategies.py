@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphshard.partitioning.assign import metis
+from graphshard.partitioning.metis import metis
 
 FEATURES, EDGE_FEATURES, CLASSES = 5, 3, 3
 

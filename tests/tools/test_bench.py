@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.local import local
@@ -22,7 +23,8 @@ from graphshard.errors import GraphshardError
 from graphshard.options import Options
 from graphshard.tools.bench import peak, systems
 from graphshard.tools.bench.compiling import _Timed
-from graphshard.tools.bench.generate import Shape, power_law_graph
+from graphshard.tools.bench.generate import Shape, mesh_graph, power_law_graph, radius_graph
+from graphshard.tools.bench.partitioning import counts
 from graphshard.tools.bench.scaling import CLASSES, Speeds, cut
 from graphshard.tools.bench.systems import Measured, System
 from graphshard.tools.cli.app import app
@@ -238,3 +240,43 @@ def test_a_cut_counts_what_a_partition_has() -> None:
 
 def test_unknown_models_are_wrong_usage() -> None:
     assert bench("systems", "--models", "gnn").exit_code == 2
+
+
+def test_meshes_and_radius_graphs_join_what_is_near() -> None:
+    index, at = mesh_graph(120, seed=1)
+    assert at.shape == (100, 2)
+    assert index.shape == (2, 2 * (2 * 90 + 81))
+    assert float((at[index[0]] - at[index[1]]).abs().max()) < 1.7
+    index, at = radius_graph(400, seed=1, neighbours=12)
+    near = torch.cdist(at, at) <= (13 / (400 * 4.18879)) ** (1 / 3)
+    near.fill_diagonal_(False)
+    assert torch.equal(
+        torch.zeros(400, 400, dtype=torch.bool).index_put(tuple(index), torch.tensor(True)), near
+    )
+    assert index.size(1) == int(near.sum())
+
+
+@pytest.mark.processes
+def test_partition(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", edge_index=np.array([[0, 1, 2, 3], [1, 2, 3, 0]]), x=np.zeros((5, 1)))
+    options = ("--graphs", "mesh", "--data", tmp_path / "own.npz", "--parts", "2", "--methods", "metis,rcb")
+    done = bench("partition", *SMALL, *options, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "partition.json").read_text())["cuts"]
+    assert [(one["graph"], one["method"]) for one in found] == [
+        ("mesh", "metis"),
+        ("mesh", "rcb"),
+        ("own", "metis"),
+    ]
+    assert all(one["halo"] > 0 and one["busiest"] == one["halo"] and one["seconds"] > 0 for one in found)
+    assert "<svg" in (tmp_path / "partition.svg").read_text()
+
+
+def test_counts_are_those_of_shards() -> None:
+    import graphshard
+
+    index = power_law_graph(Shape(300, 2000, 30))
+    shards = graphshard.partition({"edge_index": index, "x": torch.zeros(300, 1)}, 4)
+    found, report = counts(index, shards.assignment, 4), shards.report
+    assert (found["halo"], found["busiest"]) == (report.halo_nodes, report.busiest)
+    assert found["balance"] == pytest.approx(report.edge_balance)

@@ -72,7 +72,11 @@ def test_help_names_every_command():
 def test_partition_writes_shards_and_reports_them(tmp_path):
     found = result_of("partition", "karate", "--parts", 3, "--out", tmp_path / "parts")
     report = graphshard.partition(load_data("karate"), 3).report
-    assert found == {"data": "karate", "out": str(tmp_path / "parts")} | report.as_dict()
+    assert found.pop("seconds") > 0
+    measured = ("seconds", "peak_memory")
+    plain = {name: value for name, value in report.as_dict().items() if name not in measured}
+    found.pop("peak_memory")
+    assert found == {"data": "karate", "out": str(tmp_path / "parts")} | plain
     for rank in range(3):
         assert graphshard.load_shard(tmp_path / "parts", rank, 3).num_owned == report.owned[rank]
 
@@ -84,6 +88,36 @@ def test_partition_prints_a_table():
     assert "edge cut      46 (29.5% of the edges)" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines()[-3:]]
     assert rows == [["0", "12", "10", "59"], ["1", "11", "6", "48"], ["2", "11", "9", "49"]]
+
+
+def test_partition_has_a_method_for_every_name():
+    from graphshard.partitioning.methods import AUTO, METHODS
+    from graphshard.tools.cli.partition import Method
+
+    assert [method.value for method in Method] == [*METHODS, AUTO]
+    found = result_of("partition", "karate", "--parts", 3, "--method", "auto")
+    assert found["method"] in ("metis-volume", "metis")
+    assert found["why"]
+    assert "has no positions" in sentence_of("partition", "karate", "--method", "rcb")
+
+
+def test_partition_cuts_a_folder_of_files(tmp_path):
+    pytest.importorskip("numba")
+    graph = load_data("karate")
+    (tmp_path / "graph").mkdir()
+    for name in ("edge_index", "x", "y"):
+        np.save(tmp_path / "graph" / f"{name}.npy", graph[name].numpy())
+    out = tmp_path / "parts"
+    found = result_of("partition", tmp_path / "graph", "--out", out, "--memory", "8GiB")
+    assert found["method"] == "multilevel"
+    shards = graphshard.partition(
+        {name: graph[name] for name in ("edge_index", "x", "y")}, 2, method="multilevel"
+    )
+    assert graphshard.load_shard(out, 1, 2).partition_id == shards[1].partition_id
+    said = sentence_of("partition", tmp_path / "graph", "--out", out, "--memory", "1MiB")
+    assert "cutting 34 nodes from files takes" in said
+    for wrong in (("--out", out, "--method", "metis"), ("--out", out, "--memory", "lots"), ()):
+        assert run("partition", tmp_path / "graph", *wrong).exit_code == 2
 
 
 # ---- verify ------------------------------------------------------------------------------------------------

@@ -328,6 +328,39 @@ def compile(
     _picture(out, "compile", "Seconds to compile a model", groups, bars, "seconds (log scale)")
 
 
+def partition(
+    out: OutOption = Path("bench"),
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An npz with edge_index, and pos if nodes have positions."),
+    ] = None,
+    graphs: Annotated[str, typer.Option(help='Of power law, mesh and radius, with commas; none: "".')] = (
+        "power law,mesh,radius"
+    ),
+    methods: Annotated[str, typer.Option(help="With commas.")] = "metis,metis-volume,multilevel,rcb",
+    parts: Annotated[str, typer.Option(help="Numbers of parts, with commas.")] = "2,8,64",
+    nodes: NodesOption = 100_000,
+    edges: Annotated[int, typer.Option(help="Directed edges of the power law graph.", min=16)] = 2_000_000,
+    seed: SeedOption = 0,
+) -> None:
+    """Partition methods: halo rows, busiest rank, balance, seconds and memory, each in a process of its own."""
+    from graphshard.partitioning.methods import METHODS
+    from graphshard.tools.bench import partitioning as bench
+
+    wanted = _some_of(methods, METHODS, "--methods")
+    kinds = _some_of(graphs, bench.GRAPHS, "--graphs") if graphs else []
+    shape, numbers = _shape(nodes, edges), [int(word) for word in parts.split(",")]
+    output.show(bench.HEADER)
+    found = bench.measure(kinds, data, wanted, numbers, shape, seed, lambda one: output.show(bench.row(one)))
+    _write(out, "partition", _head(shape, seed) | {"cuts": [vars(one) for one in found]})
+    most = max(numbers)
+    names = list(dict.fromkeys(one.graph for one in found))
+    halo = {(one.graph, one.method): float(one.halo) for one in found if one.parts == most}
+    everywhere = [method for method in wanted if all((name, method) in halo for name in names)]
+    bars = {method: [halo[name, method] for name in names] for method in everywhere}
+    _picture(out, "partition", f"Halo rows of {most} parts", names, bars, "rows (log scale)")
+
+
 def _cut_line(kind: str, row: dict[str, float]) -> str:
     return (
         f"{kind:<7} k={row['parts']:<4} {row['edges']:>11,} edges: {row['halo']:>9,} halo rows, "
@@ -340,9 +373,13 @@ def _cut_line(kind: str, row: dict[str, float]) -> str:
 
 
 def _models(text: str, known: Iterable[str] = _NAMES) -> list[str]:
+    return _some_of(text, known, "--models")
+
+
+def _some_of(text: str, known: Iterable[str], option: str) -> list[str]:
     wanted = text.split(",")
     if not set(wanted) <= set(known):
-        raise typer.BadParameter(f"{text!r}: write some of {', '.join(known)}", param_hint="--models")
+        raise typer.BadParameter(f"{text!r}: write some of {', '.join(known)}", param_hint=option)
     return wanted
 
 

@@ -1,4 +1,4 @@
-"""The graph that the benchmarks run on: nodes in communities, degrees by a power law, ids in random order."""
+"""The graphs that the benchmarks run on: communities with degrees by a power law, a mesh, points with a radius."""
 
 from __future__ import annotations
 
@@ -72,3 +72,57 @@ def _pairs(upto: Tensor, shape: Shape, count: int, random: torch.Generator) -> T
 
 def _draw(upto: Tensor, at: Tensor) -> Tensor:
     return (torch.searchsorted(upto, at, right=True) - 1).clamp(0, upto.numel() - 2)
+
+
+def mesh_graph(nodes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Triangles on a sheet of jittered points, ids in random order: int64 ``[2, E]``, positions float64 ``[N, 2]``.
+
+    N is the largest square that ``nodes`` holds.
+    """
+    random = torch.Generator().manual_seed(seed)
+    side = int(nodes**0.5)
+    number = torch.arange(side * side).view(side, side)
+    pairs = [
+        torch.stack([number[:-1].flatten(), number[1:].flatten()]),
+        torch.stack([number[:, :-1].flatten(), number[:, 1:].flatten()]),
+        torch.stack([number[:-1, :-1].flatten(), number[1:, 1:].flatten()]),
+    ]
+    at = torch.stack([number.flatten() // side, number.flatten() % side], dim=1).double()
+    at += torch.rand(at.shape, generator=random, dtype=torch.float64) * 0.6
+    return _shuffled(torch.cat(pairs, dim=1), at, random)
+
+
+def radius_graph(nodes: int, seed: int = 0, neighbours: int = 40) -> tuple[Tensor, Tensor]:
+    """Points in a cube, each joined to all within a radius: int64 ``[2, E]``, positions float64 ``[N, 3]``.
+
+    The radius is that of a ball which holds ``neighbours`` other points on average, away from the cube's faces.
+    """
+    random = torch.Generator().manual_seed(seed)
+    at = torch.rand(nodes, 3, generator=random, dtype=torch.float64)
+    radius = ((neighbours + 1) / (nodes * 4.18879)) ** (1 / 3)
+    cells = max(int(1 / radius), 1)
+    cell = (at * cells).long().clamp(max=cells - 1)
+    key = (cell[:, 0] * cells + cell[:, 1]) * cells + cell[:, 2]
+    order = key.argsort()
+    starts = torch.searchsorted(key[order], torch.arange(cells**3 + 1))
+    pairs = []
+    for shift in torch.cartesian_prod(*[torch.arange(-1, 2)] * 3):
+        other = cell + shift
+        own = ((other >= 0) & (other < cells)).all(dim=1).nonzero().flatten()
+        wanted = (other[own, 0] * cells + other[own, 1]) * cells + other[own, 2]
+        sizes = starts[wanted + 1] - starts[wanted]
+        left = own.repeat_interleave(sizes)
+        place = torch.arange(left.numel()) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        right = order[starts[wanted].repeat_interleave(sizes) + place]
+        near = (left < right) & ((at[left] - at[right]).square().sum(1) <= radius * radius)
+        pairs.append(torch.stack([left[near], right[near]]))
+    return _shuffled(torch.cat(pairs, dim=1), at, random)
+
+
+def _shuffled(pairs: Tensor, at: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both directions of each pair in random order, nodes under random numbers."""
+    ids = torch.randperm(len(at), generator=random)
+    both = ids[torch.cat([pairs, pairs.flip(0)], dim=1)]
+    positions = torch.empty_like(at)
+    positions[ids] = at
+    return both[:, torch.randperm(both.size(1), generator=random)], positions

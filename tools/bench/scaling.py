@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.ops.aggregation import edge_structure, weighted_sum
-from graphshard.partitioning.assign import metis
+from graphshard.partitioning.metis import metis
 from graphshard.ranks.launch import launch
 
 HIDDEN, CLASSES = 128, 32

@@ -81,6 +81,7 @@ _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         bench_commands.memory,
         bench_commands.peak,
         bench_commands.scaling,
+        bench_commands.partition,
         bench_commands.plan,
         bench_commands.small,
         bench_commands.border,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from graphshard.graph.data import GraphData, as_graph_data
-from graphshard.partitioning.assign import metis
+from graphshard.partitioning.metis import metis
 from graphshard.partitioning.partition import ShardedGraph, partition
 from graphshard.shard.shard import Shard
 from graphshard.tools.zoo.configuration import CLASSES, EDGE_FEATURES, FEATURES, HIDDEN
