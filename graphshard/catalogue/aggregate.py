@@ -10,7 +10,7 @@ from dataclasses import replace
 from graphshard.catalogue.call import Call, same_rows
 from graphshard.catalogue.record import Faults, Op, Ops, Traffic, Trait
 from graphshard.ir.placement import Halo, Matrix, Owned, Placed, Placement, Plan, Rows, Sorted, reach
-from graphshard.ops import aggregation, broken, overlap, rooted, streamed
+from graphshard.ops import aggregation, broken, overlap, preaggregation, rooted, streamed
 
 
 def edge_structure(call: Call) -> Placement:
@@ -111,6 +111,15 @@ def split_structure(call: Call) -> Placement:
     return matrix
 
 
+def preaggregated(call: Call) -> Placement:
+    """The same edges, some of which the ranks of their sources take in."""
+    matrix = matrix_of(call, "structure")
+    _check_plan(call, matrix)
+    if call["weight"] is not None:
+        _check(call, "weight", matrix.edges)
+    return matrix
+
+
 def overlapped_sum(call: Call) -> Placement:
     """A weighted sum over owned rows and the halo rows that it fetches itself."""
     return _fetching_sum(call, matrix_of(call, "parts"))
@@ -129,9 +138,7 @@ def rooted_sum(call: Call) -> Placement:
 
 
 def _fetching_sum(call: Call, matrix: Matrix) -> Placement:
-    plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
-    if plans != {matrix.columns}:
-        call.refuse("sends other rows than its edges read")
+    _check_plan(call, matrix)
     assert isinstance(matrix.columns, Halo)
     table = _check(call, "x", Owned(matrix.columns.nodes))
     if call["weight"] is not None:
@@ -139,6 +146,12 @@ def _fetching_sum(call: Call, matrix: Matrix) -> Placement:
     if call.args.get("scale") is not None:
         _check(call, "scale", matrix.rows)
     return _reduced(matrix, table.dims[1:])
+
+
+def _check_plan(call: Call, matrix: Matrix) -> None:
+    plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
+    if plans != {matrix.columns}:
+        call.refuse("sends other rows than its edges read")
 
 
 def dots(call: Call) -> Placement:
@@ -187,6 +200,7 @@ OPS: Ops = {
     aggregation.edge_counts: edge_counts,
     aggregation.weighted_sum: weighted_sum,
     overlap.split_structure: split_structure,
+    preaggregation.preaggregation: Op(preaggregated, faults=Faults(broken.preaggregation_of_first_terms)),
     overlap.overlapped_sum: Op(
         overlapped_sum,
         traffic=Traffic("halo_sync", "overlapped sum"),

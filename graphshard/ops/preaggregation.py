@@ -155,14 +155,13 @@ def _preaggregation_fake(
     like = structure[0].new_empty(0, dtype=torch.int64) if weight is None else weight
     heads = 0 if weight is None else 1 if weight.dim() == 1 else weight.size(1)
 
-    def product(rows: Any) -> list[Tensor]:
-        start, other = structure[0].new_empty(rows + 1), structure[0].new_empty(context.new_dynamic_size())
+    def product(starts: Any) -> list[Tensor]:
+        start, other = (structure[0].new_empty(size) for size in (starts, context.new_dynamic_size()))
         weights = like.new_empty((0 if weight is None else context.new_dynamic_size(), heads))
         return [start, other, weights]
 
-    received, sent = context.new_dynamic_size(), context.new_dynamic_size()
-    splits = torch.empty((2, len(send_splits)), dtype=torch.int64)
-    return [*product(rows), *product(sent), *product(owned), *product(received), splits]
+    forward, backward = ([*product(n + 1), *product(context.new_dynamic_size())] for n in (rows, owned))
+    return [*forward, *backward, torch.empty((2, len(send_splits)), dtype=torch.int64)]
 
 
 class _Edges(NamedTuple):

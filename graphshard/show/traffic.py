@@ -1,9 +1,10 @@
 """What a program sends: how many exchanges, and their bytes in one epoch (one forward and one backward).
 
 A halo exchange sends h rows to a rank, so its bytes are h times a row's; all ranks together receive the total
-number of halo nodes. An all-reduce is counted as a ring sends it, 2 (k - 1) / k of the tensor on each of k
-ranks, as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its
-value is computed from a trainable parameter by differentiable steps, and so is an output from its value.
+number of halo nodes. Of a sum that is preaggregated they receive no more, and as many rows as vertex covers have
+nodes where ranks have decided. An all-reduce is counted as a ring sends it, 2 (k - 1) / k of the tensor on each of k
+ranks, as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its value is
+computed from a trainable parameter by differentiable steps, and so is an output from its value.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from graphshard.infer.constants import ONCE
 from graphshard.infer.gradient_flow import gradient_flow
 from graphshard.ir.placement import Plan
 from graphshard.ir.program import Program
+from graphshard.ops.preaggregation import preaggregation
 from graphshard.show.names import Key, Names, key_of, plural
 
 HALO = ("halo_sync", "halo_reduce")
@@ -46,6 +48,7 @@ class Exchange:
         tensors: how many gradients go together.
         once: it sends in the first step of a graph only.
         wire: what rows are rounded to while they travel; None where they are sent as they are.
+        at_most: whether fewer rows may be sent: a preaggregation decides when it runs.
     """
 
     key: Key
@@ -58,6 +61,7 @@ class Exchange:
     tensors: int = 1
     once: bool = False
     wire: torch.dtype | None = None
+    at_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,10 @@ class Traffic:
             sent += f" as {str(exchange.wire).removeprefix('torch.')}: inexact"
         if exchange.kind not in HALO:
             return f"{_bytes([self._ring(exchange.unit)])} {sent}"
+        limit = "at most " if exchange.at_most else ""
         if exchange.rows is None:
-            return f"h x {_bytes([exchange.unit])} {sent}"
-        return f"{plural(exchange.rows, 'row')}, {_bytes([_sent(exchange)])} {sent}"
+            return f"{limit}h x {_bytes([exchange.unit])} {sent}"
+        return f"{limit}{plural(exchange.rows, 'row')}, {_bytes([_sent(exchange)])} {sent}"
 
     def notes(self) -> dict[Key, str]:
         """The note of each exchange that has a line of its own; a single gradient has none."""
@@ -147,6 +152,8 @@ class Traffic:
     def _direction(self, direction: str) -> str:
         exchanges = self._halo(direction)
         rows = "" if self.halo_rows is None else f"{plural(sum(e.rows or 0 for e in exchanges), 'row')}, "
+        if any(e.at_most for e in exchanges):
+            rows = f"at most {rows}"
         halo, reduces = rows + self._halo_text(exchanges), _bytes(self._reduced(direction))
         return f"{direction:<8} {plural(len(exchanges), 'halo exchange')}: {halo}; all-reduces: {reduces}"
 
@@ -202,6 +209,7 @@ def traffic_of(
     trainable: Collection[str] | None = None,
     backward: bool = True,
     halo: Mapping[tuple[str, str], Sequence[int]] | None = None,
+    sent: Mapping[str, int] | None = None,
 ) -> Traffic:
     """Find what a program sends.
 
@@ -211,6 +219,7 @@ def traffic_of(
         trainable: the state_dict keys of parameters with ``requires_grad``; all by default.
         backward: whether a backward follows the forward.
         halo: ``(node set, plan)`` -> the number of halo nodes of each part, where the data is known.
+        sent: name of a preaggregation -> the rows that all parts send by it, where that is known.
     """
     words = names or Names([program])
     flow = gradient_flow(program, trainable) if backward else frozenset()
@@ -222,7 +231,7 @@ def traffic_of(
         if record.traffic.kind == GRADIENT:
             found.extend(_gradients(node, record, words, flow))
         else:
-            found.extend(_exchanges(node, record, words, flow, halo))
+            found.extend(_exchanges(node, record, words, flow, halo, sent or {}))
     if halo is None:
         return Traffic(tuple(found))
     parts = next(iter(halo.values()))
@@ -245,12 +254,17 @@ def _exchanges(
     words: Names,
     flow: frozenset[fx.Node],
     halo: Mapping[tuple[str, str], Sequence[int]] | None,
+    fewer: Mapping[str, int],
 ) -> Iterator[Exchange]:
     """An exchange of each value that a call sends."""
     assert record.traffic is not None
     kind, once = record.traffic.kind, bool(node.meta.get(ONCE))
     wire: Any = node.kwargs.get("wire")
     rows = _rows(node, halo) if kind in HALO else None
+    decides = [n.name for n in node.all_input_nodes if n.target is preaggregation]
+    at_most = any(name not in fewer for name in decides)
+    if decides and not at_most:
+        rows = sum(fewer[name] for name in decides)
     ranks = len(next(iter(halo.values()))) if halo is not None and kind == "stack_ranks" else 1
     sent: Any = node.args[0] if record.items else [node.args[0]]
     for number, value in enumerate(sent):
@@ -259,7 +273,9 @@ def _exchanges(
         by = next(items, node)
         unit = _total([_bytes_of(value, of_row=kind in HALO, wire=wire)] * ranks)
         back = by in flow and value in flow
-        yield Exchange(key_of(by), words.text(by), kind, unit, True, back, rows, once=once, wire=wire)
+        yield Exchange(
+            key_of(by), words.text(by), kind, unit, True, back, rows, once=once, wire=wire, at_most=at_most
+        )
 
 
 def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -> int | None:

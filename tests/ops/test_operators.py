@@ -21,6 +21,7 @@ from graphshard.ops import (
     losses,
     merged,
     overlap,
+    preaggregation,
     rooted,
     stack,
     streamed,
@@ -37,6 +38,7 @@ ROWS, COLUMNS = torch.tensor([1, 0, 1, 3, 0]), torch.tensor([2, 0, 5, 6, 5])
 EDGES = aggregation.edge_structure(ROWS, COLUMNS, 4, 7)
 ORDERED = aggregation.edge_structure(ROWS.sort().values, COLUMNS, 4, 7)
 PARTS = overlap.split_structure(EDGES, 4)
+SUMS = preaggregation.preaggregation(None, EDGES, *PLAN, 7.0)
 MASK = (torch.arange(4), 0, 0.5, random_key(3, 1), 0)
 
 
@@ -70,11 +72,19 @@ CALLS: dict[Any, list[Arguments]] = {
         lambda: (values(4, 3), values(3, 3), values(5), PARTS, *PLAN),
         lambda: (values(4, 3), None, None, PARTS, *PLAN),
     ],
+    preaggregation.preaggregation: [
+        lambda: (None, EDGES, *PLAN, 7.0),
+        lambda: (values(5, 2).detach(), ORDERED, *PLAN, 7.0),
+    ],
     streamed.streamed_sum: [
+        lambda: (values(4, 3), None, values(4), SUMS, *PLAN, 4),
         lambda: (values(4, 3), None, values(4), EDGES, *PLAN, 4),
         lambda: (values(4, 2, 3), values(5, 2), None, EDGES, *PLAN, 4),
     ],
-    streamed.streamed_reduce: [lambda: (values(4, 3), values(5), values(4), ORDERED, *PLAN, 4)],
+    streamed.streamed_reduce: [
+        lambda: (values(4, 3), values(5), values(4), ORDERED, *PLAN, 4),
+        lambda: (values(4, 3), None, values(4), SUMS, *PLAN, 4),
+    ],
     rooted.rooted_sum: [
         lambda: (values(4, 3), None, None, EDGES, *PLAN, 4, values(3, 3), values(3, 3), values(3), True),
         lambda: (
