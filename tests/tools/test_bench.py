@@ -22,7 +22,7 @@ from graphshard.errors import GraphshardError
 from graphshard.options import Options
 from graphshard.tools.bench import peak, systems
 from graphshard.tools.bench.compiling import _Timed
-from graphshard.tools.bench.generate import Shape, power_law_graph
+from graphshard.tools.bench.generate import Shape, mesh_graph, power_law_graph, radius_graph
 from graphshard.tools.bench.scaling import CLASSES, Speeds, cut
 from graphshard.tools.bench.systems import Measured, System
 from graphshard.tools.cli.app import app
@@ -192,6 +192,29 @@ def test_border(tmp_path: Path) -> None:
     assert cost["losses"] == pytest.approx([cost["losses"][0]] * 3, rel=1e-5)
     assert found["gather"]["rows"] == 100
     assert found["gather"]["forward"] > 0 < found["gather"]["backward"]
+
+
+@pytest.mark.processes
+def test_exchange(tmp_path: Path) -> None:
+    options = ("--models", "sage", "--turns", "1", "--parts", "3", "--ranks", "2")
+    done = bench("exchange", "karate", *SMALL, *options, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "exchange.json").read_text())
+    assert list(found["graphs"]) == ["power law", "mesh", "radius", "karate"]
+    for graph in found["graphs"].values():
+        (row,) = graph["rows"]
+        assert row["sums"] <= row["sent"] <= row["raw"]
+        assert row["largest_sent"] <= row["largest_raw"]
+    raw, mixed = found["steps"]["sage"].values()
+    assert mixed["sent"] < raw["sent"]
+    assert mixed["loss"] == pytest.approx(raw["loss"], rel=1e-6)
+
+
+def test_a_mesh_and_points_in_space() -> None:
+    assert mesh_graph(3, 2).size(1) == 2 * 7
+    edges = radius_graph(200, 12.0)
+    assert 4 < edges.size(1) / 200 < 12  # fewer at the sides
+    assert torch.equal(edges[:, : edges.size(1) // 2], edges.flip(0)[:, edges.size(1) // 2 :])
 
 
 def test_compile(tmp_path: Path) -> None:

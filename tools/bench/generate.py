@@ -1,7 +1,11 @@
-"""The graph that the benchmarks run on: nodes in communities, degrees by a power law, ids in random order."""
+"""The graph that the benchmarks run on: nodes in communities, degrees by a power law, ids in random order.
+
+Two others beside it have no hubs: a mesh, and points in space.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,3 +76,27 @@ def _pairs(upto: Tensor, shape: Shape, count: int, random: torch.Generator) -> T
 
 def _draw(upto: Tensor, at: Tensor) -> Tensor:
     return (torch.searchsorted(upto, at, right=True) - 1).clamp(0, upto.numel() - 2)
+
+
+def mesh_graph(width: int, height: int) -> Tensor:
+    """A mesh of squares, each node beside the four next to it, both directions: int64 ``[2, E]``."""
+    at = torch.arange(width * height).view(height, width)
+    pairs = [torch.stack([a.flatten(), b.flatten()]) for a, b in ((at[:, :-1], at[:, 1:]), (at[:-1], at[1:]))]
+    one_way = torch.cat(pairs, 1)
+    return torch.cat([one_way, one_way.flip(0)], 1)
+
+
+def radius_graph(nodes: int, neighbours: float, seed: int = 0) -> Tensor:
+    """Points at random in a cube, each beside all within one distance, both directions: int64 ``[2, E]``.
+
+    Args:
+        nodes: how many points.
+        neighbours: how many others a point has within that distance, on average and away from the sides.
+        seed: of the points.
+    """
+    from scipy.spatial import cKDTree
+
+    points = torch.rand(nodes, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    radius = (neighbours / nodes * 3 / 4 / math.pi) ** (1 / 3)
+    pairs = torch.from_numpy(cKDTree(points.numpy()).query_pairs(radius, output_type="ndarray")).t()
+    return torch.cat([pairs, pairs.flip(0)], 1)
