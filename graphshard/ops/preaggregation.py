@@ -22,12 +22,13 @@ has to send; the weights of its sums travel along. Field's name: hybrid pre- and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from graphshard.kernels.structure import PADDING, Grouped, Structure, by_group
+from graphshard.kernels.structure import PADDING, Grouped, Structure
 from graphshard.ops.covers import minimum_vertex_cover
 from graphshard.ops.registration import fake, operator
 from graphshard.ranks.groups import exchange
@@ -130,14 +131,19 @@ def preaggregation(
     """
     whole = Structure.of(structure)
     rows, owned = whole.by_row.groups, whole.by_column.groups - sum(recv_splits)
-    edges, back = (_edges_of(weight, grouped) for grouped in (whole.by_row, whole.by_column))
-    served = _serve(edges, rows, owned, recv_splits, terms_of_a_row)
+    weights = None if weight is None else weight.reshape(weight.size(0), weight.shape[1:].numel())
+    served = _serve(_from_column(whole.by_row, weights, owned), rows, owned, recv_splits, terms_of_a_row)
     asked = _ask(served, send_index, send_splits, recv_splits, group)
-    forward = Way(_product(served.of(edges), rows), _product(asked.edges, sum(asked.splits)))
+    forward = Way(
+        _joined(whole.by_row, rows, weights, served.places, served.sums_that_come(weights)),
+        _product(asked.edges, sum(asked.splits)),
+    )
     home = asked.edges.transposed
     home = home._replace(column=home.column + rows)  # behind the gradients of own rows
-    own = back.at(back.row < owned)
-    backward = Way(_product(own.and_others(home), owned), _product(served.leaving(back), sum(served.splits)))
+    leaving = served.leaving(_of_groups(whole.by_column, weights, owned, whole.by_column.groups))
+    backward = Way(
+        _joined(whole.by_column, owned, weights, None, home), _product(leaving, sum(served.splits))
+    )
     return Preaggregation(forward, backward, torch.tensor([asked.splits, served.splits])).tensors
 
 
@@ -171,17 +177,10 @@ class _Edges(NamedTuple):
     column: Tensor
     weight: Tensor | None
 
-    def at(self, which: Tensor) -> _Edges:
+    def at(self, which: Tensor | slice) -> _Edges:
         """Some of them, by a mask or by their places."""
         weight = None if self.weight is None else self.weight[which]
         return _Edges(self.row[which], self.column[which], weight)
-
-    def and_ones(self, row: Tensor, column: Tensor) -> _Edges:
-        """These, and behind them others that weigh 1."""
-        weight = self.weight
-        if weight is not None:
-            weight = torch.cat([weight, weight.new_ones((row.size(0), weight.size(1)))])
-        return _Edges(torch.cat([self.row, row]), torch.cat([self.column, column]), weight)
 
     def and_others(self, others: _Edges) -> _Edges:
         """These, and others behind them."""
@@ -214,19 +213,23 @@ class _Served(NamedTuple):
     sums: _Edges
     splits: list[int]
 
-    def of(self, edges: _Edges) -> _Edges:
-        """The terms that are left to this rank of its edges, by row: own rows, rows that come, sums that come."""
+    @property
+    def places(self) -> Tensor:
+        """``[owned + halo]``, of each column the place in the table of own rows and those that come; -1 for none."""
         own = torch.arange(self.owned, device=self.place.device)
-        places = torch.cat([own, torch.where(self.place < 0, -1, self.place + self.owned)])
-        column = places[edges.column]
-        left = edges._replace(column=column).at(column >= 0)
-        return left.and_ones(self.sum_row, self.sum_place + self.owned)
+        return torch.cat([own, torch.where(self.place < 0, -1, self.place + self.owned)])
 
-    def leaving(self, back: _Edges) -> _Edges:
-        """What gradients are sent of: of its edges by column, and for each sum those of its row."""
-        halo = back.at(back.row >= self.owned)
+    def sums_that_come(self, weights: Tensor | None) -> _Edges:
+        """The terms by which they are added."""
+        ones = None if weights is None else weights.new_ones((self.sum_row.numel(), weights.size(1)))
+        return _Edges(self.sum_row, self.sum_place + self.owned, ones)
+
+    def leaving(self, halo: _Edges) -> _Edges:
+        """What gradients are sent of: of the edges by halo column, and for each sum those of its row."""
         place = self.place[halo.row - self.owned]
-        return halo._replace(row=place).at(place >= 0).and_ones(self.sum_place, self.sum_row)
+        raw = halo._replace(row=place).at(place >= 0)
+        sums = self.sums_that_come(halo.weight)
+        return raw.and_others(sums._replace(row=self.sum_place, column=self.sum_row))
 
 
 class _Asked(NamedTuple):
@@ -236,21 +239,31 @@ class _Asked(NamedTuple):
     splits: list[int]
 
 
-def _edges_of(weight: Tensor | None, grouped: Grouped) -> _Edges:
-    """The edges by row; or those of the transposed matrix, by column."""
-    counts = grouped.start.diff().long()
-    row = torch.arange(grouped.groups, device=counts.device).repeat_interleave(counts)
-    if weight is not None:
-        weight = by_group(weight.reshape(weight.size(0), weight.shape[1:].numel()), grouped)
-    return _Edges(row, grouped.other[: grouped.edges].long(), weight)
+def _of_groups(grouped: Grouped, weights: Tensor | None, low: int, high: int) -> _Edges:
+    """The edges of the rows ``low..high-1``; or, where they are grouped by column, those of the transposed matrix."""
+    counts = grouped.start[low : high + 1].diff().long()
+    row = torch.arange(low, high, device=counts.device).repeat_interleave(counts)
+    places = slice(int(grouped.start[low]), int(grouped.start[high]))
+    return _Edges(row, grouped.other[places].long(), _weights_at(grouped, weights, places))
 
 
-def _serve(
-    edges: _Edges, rows: int, owned: int, recv_splits: Sequence[int], terms_of_a_row: float
-) -> _Served:
+def _from_column(grouped: Grouped, weights: Tensor | None, first: int) -> _Edges:
+    """The edges from the columns ``first`` and behind, by row: those between two ranks, a small part of all."""
+    places = (grouped.other[: grouped.edges] >= first).nonzero().flatten()
+    row = torch.searchsorted(grouped.start, places.to(grouped.start.dtype), right=True) - 1
+    return _Edges(row, grouped.other[places].long(), _weights_at(grouped, weights, places))
+
+
+def _weights_at(grouped: Grouped, weights: Tensor | None, places: Tensor | slice) -> Tensor | None:
+    """The weights of some edges, by their places among the grouped ones."""
+    if weights is None:
+        return None
+    return weights[places] if grouped.ordered else weights[grouped.edge[places].long()]
+
+
+def _serve(cut: _Edges, rows: int, owned: int, recv_splits: Sequence[int], terms_of_a_row: float) -> _Served:
     """Choose what comes of other ranks for each edge between two."""
-    ranks, cut = len(recv_splits), edges.at(edges.column >= owned)
-    owner = _owners(recv_splits, edges.row.device)
+    ranks, owner = len(recv_splits), _owners(recv_splits, cut.row.device)
     source = cut.column - owned
     # A row is a destination of its own for each rank that it has sources on.
     keys, destination = torch.unique(owner[source] * rows + cut.row, return_inverse=True)
@@ -365,9 +378,55 @@ def _heard(
 
 def _product(edges: _Edges, rows: int) -> Product:
     """The terms by row, those of one row in their own order."""
-    order = edges.row.argsort(stable=True)
-    start = torch.cat([edges.row.new_zeros(1), torch.bincount(edges.row, minlength=rows).cumsum(0)])
-    other = torch.cat([edges.column[order], edges.column.new_zeros(PADDING)])
-    dtype = torch.int32 if max(rows, other.numel(), int(other.max())) < 2**31 - 1 else torch.int64
-    weights = order.new_empty((0, 0)) if edges.weight is None else edges.weight[order]
-    return Product(start.to(dtype), other.to(dtype), weights)
+    nothing = edges.row.new_zeros(PADDING)
+    none = Grouped(nothing[:1].expand(rows + 1), nothing, nothing[:0])
+    return _joined(none, rows, None if edges.weight is None else edges.weight[:0], None, edges)
+
+
+_PIECE = 1 << 18
+"""Edges, or rows, that are sorted at once: int64 copies of all would be more than what is made of them."""
+
+
+def _joined(
+    grouped: Grouped, rows: int, weights: Tensor | None, places: Tensor | None, more: _Edges
+) -> Product:
+    """The terms of the first rows, behind those of each row some more.
+
+    Args:
+        grouped, weights: edges by row. places: of each column that which it gets, -1 where its edges are left out; None
+            to leave columns as they are. more: edges to the same rows, by the columns of the result.
+    """
+    more = more.at(more.row.argsort(stable=True))
+    dtype = _index_dtype(grouped, rows, places, more)
+    counts, others, found = [], [], []
+    for low, high in _pieces(grouped.start, rows):
+        edges = _of_groups(grouped, weights, low, high)
+        if places is not None:
+            edges = edges._replace(column=places[edges.column])
+            edges = edges.at(edges.column >= 0)
+        first, last = torch.searchsorted(more.row, torch.tensor([low, high], device=more.row.device)).tolist()
+        edges = edges.and_others(more.at(slice(first, last)))
+        edges = edges.at(edges.row.argsort(stable=True))
+        counts.append(torch.bincount(edges.row - low, minlength=high - low))
+        others.append(edges.column.to(dtype))
+        found += [] if edges.weight is None else [edges.weight]
+    start = torch.cat([more.row.new_zeros(1), *counts]).cumsum(0)
+    other = torch.cat([*others, more.column.new_zeros(PADDING, dtype=dtype)])
+    none = more.row.new_empty((0, 0)) if more.weight is None else more.weight[:0]
+    return Product(start.to(dtype), other, torch.cat(found) if found else none)
+
+
+def _index_dtype(grouped: Grouped, rows: int, places: Tensor | None, more: _Edges) -> torch.dtype:
+    """int32 where every number fits, else int64."""
+    largest = [int(c.max()) for c in (places, more.column) if c is not None and c.numel()]
+    size = max(rows, grouped.edges + more.row.numel() + PADDING, *largest, 0)
+    fits = grouped.edges == 0 or grouped.other.dtype == torch.int32
+    return torch.int32 if fits and size < 2**31 - 1 else torch.int64
+
+
+def _pieces(start: Tensor, rows: int) -> list[tuple[int, int]]:
+    """Ranges of rows with about as many edges and rows as are sorted at once."""
+    costs = start[: rows + 1].long() + torch.arange(rows + 1, device=start.device)
+    wanted = torch.arange(0, int(costs[-1]), _PIECE, device=start.device)
+    bounds = torch.unique(torch.searchsorted(costs, wanted)).tolist()
+    return list(pairwise([*bounds, rows])) if rows else []

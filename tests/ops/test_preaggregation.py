@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import networkx as nx
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor
 from graphshard import partition
 from graphshard.errors import GraphshardError
 from graphshard.kernels.interface import using
+from graphshard.ops import preaggregation as module
 from graphshard.ops.aggregation import edge_structure, weighted_sum
 from graphshard.ops.covers import minimum_vertex_cover
 from graphshard.ops.exchange import count_bytes, halo_sync
@@ -246,3 +248,24 @@ def test_weights_of_another_dtype_are_refused() -> None:
 SELF = (torch.tensor([2, 0, 2]), [3], [3], "")
 """One rank that exchanges with itself: its halo rows are copies of its own rows 2, 0, 2."""
 EDGES = edge_structure(torch.tensor([1, 0, 1, 3, 0]), torch.tensor([2, 0, 5, 6, 5]), 4, 7)
+
+
+@examples(5)
+@given(case=cases)
+def test_edges_that_are_sorted_piece_by_piece_are_as_if_at_once(case: Case) -> None:
+    _, weight, _ = whole(case)
+    shards = cut(case)
+
+    def rank(number: int, group: str, _: dist.ProcessGroup) -> list[Tensor]:
+        structure, plan = plan_of(shards[number], group)
+        edges = shards[number].edge_sets[""].edge_ids
+        made: list[Tensor] = preaggregation(
+            None if weight is None else weight[edges], structure, *plan, ALWAYS
+        )
+        return made
+
+    at_once = run_ranks(case.parts, rank)
+    with mock.patch.object(module, "_PIECE", 3):
+        by_pieces = run_ranks(case.parts, rank)
+    for one, other in zip(at_once, by_pieces, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
