@@ -9,12 +9,13 @@
     kernels.py                    aggregations against what people write, and against the memory's bandwidth
     scaling.py                    halo rows, bytes and a predicted epoch for up to 256 parts
     small.py                      steps of small graphs, on real ranks
+    exchange.py                   rows that ranks send for a sum, raw and preaggregated
     border.py                     what a loss of rows costs beside one by hand, and a gather
     compiling.py                  seconds of capture and of each pass
 
 small.py and compiling.py are scripts as well, which also run on an older checkout. Nothing here is a test: times depend
 on the machine, and are compared within one run only.
 
-Imports: capture, errors, execute, kernels, ops, options, partitioning, passes.pipeline, ranks, tools.data,
-tools.output, tools.targets.
+Imports: capture, errors, execute, kernels, ops, options, partitioning, passes.faster, passes.pipeline, ranks,
+tools.data, tools.output, tools.targets.
 """
