@@ -10,20 +10,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from graphshard.api import DistributedModule
 from graphshard.capture.examples import Signature, TensorSpec
 from graphshard.capture.export import capture
 from graphshard.errors import CaptureError, DataError
-from graphshard.execute.run import compile_captured
+from graphshard.execute.bind import bind
+from graphshard.execute.run import State, compile_captured, graph_inputs, program_inputs
 from graphshard.graph.data import Roles
 from graphshard.graph.roles import Role
 from graphshard.graph.schema import NUMBERS, PAIRS, EdgeSet, Schema
-from graphshard.ir.program import Stage
+from graphshard.ir.program import Program, Stage
+from graphshard.ops.preaggregation import Preaggregation, preaggregation
 from graphshard.options import Options
 from graphshard.partitioning.partition import ShardedGraph, partition
 from graphshard.private import pytree
+from graphshard.ranks.simulate import run_ranks
+from graphshard.shard.shard import Shard
 from graphshard.show.differ import Diff, diff_pipeline
 from graphshard.show.names import Names, dtype_text
 from graphshard.show.traffic import traffic_of
@@ -104,16 +108,62 @@ def diff(
         raise DataError("inputs and features stand in for data: give them, or the data")
     with _in_mode(model, train):
         if data is None:
-            stages, halo = _symbolic(model, features, inputs or {}, options), None
+            stages, halo, sent = _symbolic(model, features, inputs or {}, options), None, None
         else:
             shards = _sharded(data, num_parts, roles)
             stages = DistributedModule(model, options=options).stages(shards[0])
-            halo = shards.report.halo_by_plan
-    return describe(model, stages, halo=halo, between=between, train=train)
+            halo, sent = shards.report.halo_by_plan, sent_rows(model, stages[-1].program, shards)
+    return describe(model, stages, halo=halo, sent=sent, between=between, train=train)
+
+
+def sent_rows(model: nn.Module, program: Program, shards: Sequence[Shard]) -> dict[str, int]:
+    """How many rows all parts send by each preaggregation of a program, by its name.
+
+    What they are made of is computed, on ranks that are threads, for the ranks decide when they see their edges.
+    """
+    wanted = list(program.graph.find_nodes(op="call_function", target=preaggregation))
+    if not wanted:
+        return {}
+    module = _computing(program, wanted)
+
+    def rank(number: int, group: str, _: Any) -> list[int]:
+        bound = bind(model, (shards[number],), {}, {}, group, {})
+        graph = graph_inputs(bound.shard, group, (0, 0))
+        with torch.no_grad():
+            made = module(*program_inputs(program, State.of(model), bound.flat, graph))
+        return [int(Preaggregation.of(tensors).splits[0].sum()) for tensors in made]
+
+    counts = zip(*run_ranks(len(shards), rank, timeout=_LONG), strict=True)
+    return {node.name: sum(each) for node, each in zip(wanted, counts, strict=True)}
+
+
+_LONG = 3600.0
+"""Seconds that no preview takes."""
+
+
+def _computing(program: Program, wanted: Sequence[fx.Node]) -> fx.GraphModule:
+    """What computes some values of a program from all of its inputs."""
+    needed, left = set[fx.Node](), list(wanted)
+    while left:
+        if (node := left.pop()) not in needed:
+            needed.add(node)
+            left += node.all_input_nodes
+    graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in program.graph.nodes:
+        if node.op == "placeholder" or node in needed:
+            made[node] = graph.node_copy(node, lambda n: made[n])
+    graph.output(tuple(made[node] for node in wanted))
+    return fx.GraphModule(program.module, graph)
 
 
 def describe(
-    model: nn.Module, stages: Sequence[Stage], *, halo: HaloCounts | None, between: bool, train: bool
+    model: nn.Module,
+    stages: Sequence[Stage],
+    *,
+    halo: HaloCounts | None,
+    sent: Mapping[str, int] | None = None,
+    between: bool,
+    train: bool,
 ) -> Diff:
     """What the stages of a compilation of ``model`` changed; see :func:`diff`.
 
@@ -121,12 +171,15 @@ def describe(
         model: the module that was compiled.
         stages: all of them.
         halo: ``(node set, plan)`` -> halo nodes of each part; without it, sizes and bytes are symbols.
+        sent: what :func:`sent_rows` counts; without it, rows of sums that are preaggregated are an upper bound.
         between: one diff for each pass.
         train: whether a backward follows the forward.
     """
     names = Names([stage.program for stage in stages])
     trainable = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    traffic = traffic_of(stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo)
+    traffic = traffic_of(
+        stages[-1].program, names=names, trainable=trainable, backward=train, halo=halo, sent=sent
+    )
     return diff_pipeline(stages, names, traffic, between=between)
 
 

@@ -44,6 +44,7 @@ from graphshard.passes.faster.merge_halo_syncs import MergeHaloSyncs
 from graphshard.passes.faster.move_halo_syncs import MoveHaloSyncs
 from graphshard.passes.faster.narrow_halo_rows import NarrowHaloRows
 from graphshard.passes.faster.overlap_halo_syncs import OverlapHaloSyncs
+from graphshard.passes.faster.preaggregate_halo_rows import PreaggregateHaloRows
 from graphshard.passes.faster.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.faster.sort_edges import SortEdges
 from graphshard.passes.faster.stream_halo_syncs import StreamHaloSyncs
@@ -79,6 +80,7 @@ FASTER: tuple[Pass, ...] = (
     MergeHaloSyncs(),
     NarrowHaloRows(),
     StreamHaloSyncs(),
+    PreaggregateHaloRows(),
     FuseReluDropout(),
     FuseRootWeights(),
     WorkInPlace(),

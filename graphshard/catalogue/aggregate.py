@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import fx
+
 from graphshard.catalogue.call import Call, same_rows
 from graphshard.catalogue.record import Faults, Op, Ops, Traffic, Trait
 from graphshard.ir.placement import Halo, Matrix, Owned, Placed, Placement, Plan, Rows, Sorted, reach
-from graphshard.ops import aggregation, broken, overlap, rooted, streamed
+from graphshard.ops import aggregation, broken, overlap, preaggregation, rooted, streamed
 
 
 def edge_structure(call: Call) -> Placement:
@@ -111,6 +113,15 @@ def split_structure(call: Call) -> Placement:
     return matrix
 
 
+def preaggregated(call: Call) -> Placement:
+    """The same edges, some of which the ranks of their sources take in."""
+    matrix = matrix_of(call, "structure")
+    _check_plan(call, matrix)
+    if call["weight"] is not None:
+        _check(call, "weight", matrix.edges)
+    return matrix
+
+
 def overlapped_sum(call: Call) -> Placement:
     """A weighted sum over owned rows and the halo rows that it fetches itself."""
     return _fetching_sum(call, matrix_of(call, "parts"))
@@ -128,10 +139,15 @@ def rooted_sum(call: Call) -> Placement:
     return placed
 
 
+def _rows_of_rooted_sum(node: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """Rows of x travel, or those of the result; gradients of the result travel back."""
+    x, sum_first = node.args[0], node.args[-1]
+    assert isinstance(x, fx.Node)
+    return (x if sum_first else node), node
+
+
 def _fetching_sum(call: Call, matrix: Matrix) -> Placement:
-    plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
-    if plans != {matrix.columns}:
-        call.refuse("sends other rows than its edges read")
+    _check_plan(call, matrix)
     assert isinstance(matrix.columns, Halo)
     table = _check(call, "x", Owned(matrix.columns.nodes))
     if call["weight"] is not None:
@@ -139,6 +155,12 @@ def _fetching_sum(call: Call, matrix: Matrix) -> Placement:
     if call.args.get("scale") is not None:
         _check(call, "scale", matrix.rows)
     return _reduced(matrix, table.dims[1:])
+
+
+def _check_plan(call: Call, matrix: Matrix) -> None:
+    plans = {p.halo for n in call.node.all_input_nodes if isinstance(p := call.raw(n), Plan)}
+    if plans != {matrix.columns}:
+        call.refuse("sends other rows than its edges read")
 
 
 def dots(call: Call) -> Placement:
@@ -187,6 +209,7 @@ OPS: Ops = {
     aggregation.edge_counts: edge_counts,
     aggregation.weighted_sum: weighted_sum,
     overlap.split_structure: split_structure,
+    preaggregation.preaggregation: Op(preaggregated, faults=Faults(broken.preaggregation_of_first_terms)),
     overlap.overlapped_sum: Op(
         overlapped_sum,
         traffic=Traffic("halo_sync", "overlapped sum"),
@@ -201,7 +224,7 @@ OPS: Ops = {
     rooted.rooted_sum: Op(
         rooted_sum,
         Trait.FRESH | Trait.PRODUCT,
-        traffic=Traffic("halo_sync", "rooted sum"),
+        traffic=Traffic("halo_sync", "rooted sum", _rows_of_rooted_sum),
         faults=Faults(broken.rooted_nothing, broken.rooted_forward_only),
     ),
     aggregation.dots: dots,

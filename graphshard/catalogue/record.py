@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Any
 
+from torch import fx
+
 from graphshard.catalogue.call import Call
 from graphshard.ir.placement import Placement
 
@@ -46,10 +48,12 @@ class Traffic:
         kind: "halo_sync" or "halo_reduce" (rows of a halo plan), "all_reduce", "stack_ranks" (an all-reduce of as
             many values as there are ranks), "global_count" (one number), "gradient" (an all-reduce in backward only).
         words: what it brings from other ranks, for reports and checks; None where there is no value to compare.
+        rows_like: of a call, the values with rows as those that travel forward, and back; None: its first argument.
     """
 
     kind: str
     words: str | None = None
+    rows_like: Callable[[fx.Node], tuple[fx.Node, fx.Node]] | None = None
 
 
 @dataclass(frozen=True)

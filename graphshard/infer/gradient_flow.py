@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import operator
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor, fx
 
 from graphshard.catalogue.record import Trait
-from graphshard.catalogue.table import has_trait
+from graphshard.catalogue.table import has_trait, record_of
 from graphshard.ir.program import Program
 
 
@@ -30,15 +31,31 @@ def gradient_flow(
                 needs.add(node)
         elif has_trait(node, Trait.STOPS_GRADIENT) or not _is_float(node.meta.get("val")):
             continue
-        elif not needs.isdisjoint(node.all_input_nodes):
+        elif not needs.isdisjoint(_made_of(node)):
             needs.add(node)
     outputs: Any = program.output_node().args[0]
     pairs = zip(program.outputs, outputs, strict=True)
     reached = {value for spec, value in pairs if spec.kind == "user" and value in needs}
     for node in reversed(program.graph.nodes):
-        if node in reached:
-            reached.update(needs.intersection(node.all_input_nodes))
+        if node in reached and not _has_items(node):
+            reached.update(needs.intersection((*node.all_input_nodes, *_made_of(node))))
     return frozenset(reached)
+
+
+def _made_of(node: fx.Node) -> Sequence[fx.Node]:
+    """The values that a gradient reaches through a value; of a list, each item's is its own."""
+    if node.target is operator.getitem:
+        whole, number = node.args
+        if isinstance(whole, fx.Node) and _has_items(whole):
+            values: Any = whole.args[0]
+            return [values[number]]
+    return node.all_input_nodes
+
+
+def _has_items(node: fx.Node) -> bool:
+    """Whether it makes a list with a value for each of its first argument's."""
+    record = record_of(node)
+    return record is not None and record.items
 
 
 def _is_source(spec: Any, trainable: Collection[str] | None, inputs_need_grad: bool) -> bool:

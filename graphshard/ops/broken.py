@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphshard.kernels.structure import PADDING
 from graphshard.ops import exchange
 from graphshard.ops.aggregation import weighted_sum
 from graphshard.ops.local import pad_halo
 from graphshard.ops.overlap import Parts, overlapped_sum
+from graphshard.ops.preaggregation import Preaggregation, Product, Way, preaggregation
 from graphshard.ops.stack import stack_ranks
+from graphshard.ops.streamed import streamed_sum
 from graphshard.ranks.groups import group_rank, group_size
 
 
@@ -96,14 +99,55 @@ def overlap_forward_only(x: Tensor, weight: Tensor | None, tensors: Sequence[Ten
     return own + (whole - own.detach())
 
 
-def stream_nothing(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+def stream_nothing(
+    x: Tensor, weight: Tensor | None, scale: Tensor | None, structure: Sequence[Tensor], *rest: Any
+) -> Tensor:
     """A streamed sum over the edges from owned nodes alone."""
-    return _summed(sync_nothing, x, weight, scale, *rest)
+    if Preaggregation.is_one(structure):
+        out: Tensor = streamed_sum(x, weight, scale, _of_own_rows(structure), *rest)
+        return out
+    return _summed(sync_nothing, x, weight, scale, structure, *rest)
 
 
-def stream_forward_only(x: Tensor, weight: Tensor | None, scale: Tensor | None, *rest: Any) -> Tensor:
+def stream_forward_only(
+    x: Tensor, weight: Tensor | None, scale: Tensor | None, structure: Sequence[Tensor], *rest: Any
+) -> Tensor:
     """A streamed sum whose halo rows send no gradient home."""
-    return _summed(sync_forward_only, x, weight, scale, *rest)
+    if Preaggregation.is_one(structure):
+        own = stream_nothing(x, weight, scale, structure, *rest)
+        whole: Tensor = streamed_sum(x.detach(), weight, scale, structure, *rest)
+        return own + (whole - own.detach())
+    return _summed(sync_forward_only, x, weight, scale, structure, *rest)
+
+
+def preaggregation_of_first_terms(*arguments: Any) -> list[Tensor]:
+    """A preaggregation that leaves edges out: of a sum that another rank makes, all but the first one."""
+    found = Preaggregation.of(preaggregation(*arguments))
+    sent = found.forward.sent
+    first = torch.zeros(sent.grouped.edges, dtype=torch.bool, device=sent.start.device)
+    first[sent.start[:-1][sent.start.diff() > 0].long()] = True
+    return found._replace(forward=found.forward._replace(sent=_only(sent, first))).tensors
+
+
+def _of_own_rows(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A preaggregation of which what comes of other ranks is not added."""
+    found = Preaggregation.of(tensors)
+    forward = _of_columns(found.forward, found.backward.sum.grouped.groups)
+    backward = _of_columns(found.backward, found.forward.sum.grouped.groups)
+    return Preaggregation(forward, backward, found.splits).tensors
+
+
+def _of_columns(way: Way, own: int) -> Way:
+    """A way whose sums are of its first columns."""
+    return way._replace(sum=_only(way.sum, way.sum.other[: way.sum.grouped.edges] < own))
+
+
+def _only(product: Product, kept: Tensor) -> Product:
+    """Some terms of a sparse matrix."""
+    upto = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+    other = torch.cat([product.other[: kept.numel()][kept], product.other.new_zeros(PADDING)])
+    weights = product.weights if product.weight is None else product.weights[kept]
+    return Product(upto[product.start.long()].to(product.start.dtype), other, weights)
 
 
 def _summed(

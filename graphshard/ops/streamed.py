@@ -9,6 +9,9 @@
 The table of owned and halo rows is never there whole, only one block of it. Every sum has its terms in the order that
 it has without blocks, so no bit differs from ``scale * weighted_sum(halo_sync(x), weight, A)``. Where a block would
 hold everything, as on small graphs, there is one.
+
+A preaggregation (``preaggregation.py``) may stand in the place of A and of the weights: rows and sums of rows travel
+then, and the terms of a sum are added in another order.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from graphshard.kernels.interface import kernels_for
 from graphshard.kernels.structure import Structure
 from graphshard.ops.aggregation import by_heads, check_dtypes, dots
 from graphshard.ops.exchange import halo_reduce, halo_sync
+from graphshard.ops.preaggregation import Preaggregation, Way
 from graphshard.ops.registration import below_autograd, fake, gradient, operator
-from graphshard.ranks.groups import group_size
+from graphshard.ranks.groups import exchange, group_size
 
 __all__ = ["ARGUMENTS", "scale_gradient", "streamed_reduce", "streamed_sum", "weight_gradient"]
 
@@ -82,7 +86,8 @@ def streamed_sum(
     """``scale * weighted_sum(halo_sync(x), weight, structure)``, with the halo rows of a block of columns at a time.
 
     Args:
-        x: ``[n, ...]`` owned rows. weight, structure: as for ``graphshard.ops.aggregation.weighted_sum``.
+        x: ``[n, ...]`` owned rows. weight, structure: as for ``graphshard.ops.aggregation.weighted_sum``; or None and
+            a preaggregation of them.
         scale: ``[rows]``, by which each row of the sum is multiplied; None for 1.
         plan: as for ``graphshard.ops.exchange.halo_sync``, and how many nodes the whole graph has.
 
@@ -93,6 +98,9 @@ def streamed_sum(
         GraphshardError: the dtypes differ.
         RuntimeMismatch, ShardError: as there.
     """
+    if Preaggregation.is_one(structure):
+        out = _preaggregated(x, None, structure, *plan[-2:], back=False)
+        return out if scale is None else out.mul_(_of_rows(scale, out))
     check_dtypes(x, weight)
     *route, num_nodes = plan
     table, weights = by_heads(x, weight)
@@ -120,6 +128,8 @@ def streamed_reduce(
     Returns:
         ``[n, ...]``, terms added in rank order. Backward: :func:`streamed_sum`.
     """
+    if Preaggregation.is_one(structure):
+        return _preaggregated(grad, scale, structure, *plan[-2:], back=True)
     check_dtypes(grad, weight)
     *sent, recv_splits, group, num_nodes = plan
     table, weights = by_heads(grad, weight)
@@ -135,6 +145,51 @@ def streamed_reduce(
         flat[:, block.to : block.to + block.columns] = halo_reduce(rows, *sent, recv_splits, "sum", group)
         del rows
     return out
+
+
+def _preaggregated(
+    x: Tensor, scale: Tensor | None, tensors: Sequence[Tensor], group: str, num_nodes: int, *, back: bool
+) -> Tensor:
+    """The sum of ``scale * x`` in one direction of a preaggregation, a block of columns at a time."""
+    way, send_splits, recv_splits = Preaggregation.of(tensors).route(back)
+    check_dtypes(x, way.sum.weight)
+    table, _ = by_heads(x, way.sum.weight)
+    rows, kernels = way.sum.grouped.groups, kernels_for(table)
+    out = x.new_empty((rows, *x.shape[1:]))
+    flat = out.view(rows, x.shape[1:].numel())
+    for block in blocks(table, num_nodes, group):
+        found = _with_received(block.of(table), scale, way, block.first, send_splits, recv_splits, group)
+        kernels.sums_into(flat, block.to, way.sum.grouped, way.sum.weight, block.first, found)
+        del found  # before those of the next block are there
+    return out
+
+
+def _with_received(
+    x: Tensor,
+    scale: Tensor | None,
+    way: Way,
+    first: int,
+    send_splits: list[int],
+    recv_splits: list[int],
+    group: str,
+) -> Tensor:
+    """``scale * x``, then what the other ranks send for it: ``[rows, heads, width]``, with the heads from first on."""
+    own, heads, width = x.shape
+    out = x.new_empty((own + sum(recv_splits), heads, width))
+    rows = out[:own]
+    if scale is None:
+        rows.copy_(x)
+    else:
+        torch.mul(x, scale.view(-1, 1, 1), out=rows)
+    sent = x.new_empty((sum(send_splits), heads * width))
+    kernels_for(x).sums_into(sent, 0, way.sent.grouped, way.sent.weight, first, rows)
+    exchange(out[own:], sent.view(-1, heads, width), send_splits, recv_splits, group)
+    return out
+
+
+def _of_rows(scale: Tensor, rows: Tensor) -> Tensor:
+    """A number for each row, as what multiplies the rows."""
+    return scale.view(-1, *[1] * (rows.dim() - 1))
 
 
 def weight_gradient(
@@ -171,7 +226,11 @@ def _streamed_sum_fake(
 def _streamed_reduce_fake(
     grad: Tensor, _weight: Tensor | None, _scale: Tensor | None, structure: Sequence[Tensor], *plan: Any
 ) -> Tensor:
-    return grad.new_empty((structure[3].size(0) - 1 - sum(plan[2]), *grad.shape[1:]))
+    if Preaggregation.is_one(structure):
+        rows = Preaggregation.of(structure).backward.sum.start.size(0) - 1
+    else:
+        rows = structure[3].size(0) - 1 - sum(plan[2])
+    return grad.new_empty((rows, *grad.shape[1:]))
 
 
 @gradient(streamed_sum)

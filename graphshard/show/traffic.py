@@ -1,9 +1,10 @@
 """What a program sends: how many exchanges, and their bytes in one epoch (one forward and one backward).
 
 A halo exchange sends h rows to a rank, so its bytes are h times a row's; all ranks together receive the total
-number of halo nodes. An all-reduce is counted as a ring sends it, 2 (k - 1) / k of the tensor on each of k
-ranks, as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its
-value is computed from a trainable parameter by differentiable steps, and so is an output from its value.
+number of halo nodes. Of a sum that is preaggregated they receive no more, and as many rows as vertex covers have
+nodes where ranks have decided. An all-reduce is counted as a ring sends it, 2 (k - 1) / k of the tensor on each of k
+ranks, as ``graphshard.count_bytes`` does. A sync sends again in backward only where a gradient flows: its value is
+computed from a trainable parameter by differentiable steps, and so is an output from its value.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from graphshard.infer.constants import ONCE
 from graphshard.infer.gradient_flow import gradient_flow
 from graphshard.ir.placement import Plan
 from graphshard.ir.program import Program
+from graphshard.ops.preaggregation import preaggregation
 from graphshard.show.names import Key, Names, key_of, plural
 
 HALO = ("halo_sync", "halo_reduce")
@@ -38,14 +40,16 @@ class Exchange:
         name: its stable name.
         kind: "halo_sync", "halo_reduce", "all_reduce", "stack_ranks" (an all-reduce of as many values as there
             are ranks; counted as one where that is not known), "global_count", or "gradient" of a parameter.
-        unit: bytes of one row of a halo exchange; of the whole tensor for any other kind. None where a size
-            besides the rows is not known before it runs, such as the number of graphs in a batch.
+        unit: bytes of one row of a halo exchange in forward; of the whole tensor for any other kind. None where a
+            size besides the rows is not known before it runs, such as the number of graphs in a batch.
+        unit_back: the same in backward.
         rows: halo nodes of all parts together that a halo exchange sends; None where there is no data.
         forward: whether it sends in forward.
         backward: whether it sends in backward.
         tensors: how many gradients go together.
         once: it sends in the first step of a graph only.
         wire: what rows are rounded to while they travel; None where they are sent as they are.
+        at_most: whether fewer rows may be sent: a preaggregation decides when it runs.
     """
 
     key: Key
@@ -56,8 +60,10 @@ class Exchange:
     backward: bool
     rows: int | None = None
     tensors: int = 1
+    unit_back: int | None = None
     once: bool = False
     wire: torch.dtype | None = None
+    at_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,17 @@ class Traffic:
 
     def units(self, kinds: Sequence[str], direction: str) -> list[int | None]:
         """The unit of each exchange of these kinds that sends in ``"forward"`` or ``"backward"``."""
-        return [e.unit for e in self.exchanges if e.kind in kinds and getattr(e, direction) and not e.once]
+        sending = [e for e in self.exchanges if e.kind in kinds and getattr(e, direction) and not e.once]
+        return [_unit(e, direction) for e in sending]
 
     def _halo(self, direction: str) -> list[Exchange]:
         return [e for e in self.exchanges if e.kind in HALO and getattr(e, direction) and not e.once]
 
     def halo_bytes(self, direction: str) -> int | None:
         """What all ranks together send in halo exchanges; None without data, or where a unit is not known."""
-        return None if self.halo_rows is None else _total(map(_sent, self._halo(direction)))
+        if self.halo_rows is None:
+            return None
+        return _total(_sent(e, direction) for e in self._halo(direction))
 
     def reduce_bytes(self, direction: str) -> int | None:
         """What all ranks together send in all-reduces, gradients included; None as for :meth:`halo_bytes`."""
@@ -113,9 +122,13 @@ class Traffic:
             sent += f" as {str(exchange.wire).removeprefix('torch.')}: inexact"
         if exchange.kind not in HALO:
             return f"{_bytes([self._ring(exchange.unit)])} {sent}"
-        if exchange.rows is None:
-            return f"h x {_bytes([exchange.unit])} {sent}"
-        return f"{plural(exchange.rows, 'row')}, {_bytes([_sent(exchange)])} {sent}"
+        limit = "at most " if exchange.at_most else ""
+        each = f"{limit}h x" if exchange.rows is None else f"{limit}{plural(exchange.rows, 'row')},"
+        size = _unit if exchange.rows is None else _sent
+        forward, back = (_bytes([size(exchange, direction)]) for direction in ("forward", "backward"))
+        if exchange.backward and forward != back:
+            return f"{each} {forward} forward, {back} back"
+        return f"{each} {forward} {sent}"
 
     def notes(self) -> dict[Key, str]:
         """The note of each exchange that has a line of its own; a single gradient has none."""
@@ -133,7 +146,7 @@ class Traffic:
         found = [", ".join(plural(number, word) for number, word in counts) + " summed"]
         found += [self._direction("forward"), self._direction("backward")]
         if once := [e for e in self.exchanges if e.once and e.kind in HALO]:
-            sizes = self._halo_text(once)
+            sizes = self._halo_text(once, "forward")
             found.append(f"once for each graph: {plural(len(once), 'halo exchange')}: {sizes}")
         if self.parts is not None:
             found.append(f"bytes of all {self.parts} ranks together, in one epoch")
@@ -147,14 +160,16 @@ class Traffic:
     def _direction(self, direction: str) -> str:
         exchanges = self._halo(direction)
         rows = "" if self.halo_rows is None else f"{plural(sum(e.rows or 0 for e in exchanges), 'row')}, "
-        halo, reduces = rows + self._halo_text(exchanges), _bytes(self._reduced(direction))
+        if any(e.at_most for e in exchanges):
+            rows = f"at most {rows}"
+        halo, reduces = rows + self._halo_text(exchanges, direction), _bytes(self._reduced(direction))
         return f"{direction:<8} {plural(len(exchanges), 'halo exchange')}: {halo}; all-reduces: {reduces}"
 
-    def _halo_text(self, exchanges: Sequence[Exchange]) -> str:
+    def _halo_text(self, exchanges: Sequence[Exchange], direction: str) -> str:
         """``h x 56 B``, or with data the bytes of all ranks."""
         if self.halo_rows is None:
-            return f"h x {_bytes([e.unit for e in exchanges])}"
-        return _bytes(list(map(_sent, exchanges)))
+            return f"h x {_bytes([_unit(e, direction) for e in exchanges])}"
+        return _bytes([_sent(e, direction) for e in exchanges])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -172,9 +187,15 @@ class Traffic:
         }
 
 
-def _sent(exchange: Exchange) -> int | None:
+def _unit(exchange: Exchange, direction: str) -> int | None:
+    """The bytes of one row of a halo exchange, of the whole tensor for any other kind."""
+    return exchange.unit if direction == "forward" or exchange.kind not in HALO else exchange.unit_back
+
+
+def _sent(exchange: Exchange, direction: str) -> int | None:
     """The bytes of all rows that a halo exchange sends in one direction."""
-    return None if exchange.unit is None else exchange.unit * (exchange.rows or 0)
+    unit = _unit(exchange, direction)
+    return None if unit is None else unit * (exchange.rows or 0)
 
 
 def _total(sizes: Iterable[int | None]) -> int | None:
@@ -202,6 +223,7 @@ def traffic_of(
     trainable: Collection[str] | None = None,
     backward: bool = True,
     halo: Mapping[tuple[str, str], Sequence[int]] | None = None,
+    sent: Mapping[str, int] | None = None,
 ) -> Traffic:
     """Find what a program sends.
 
@@ -211,6 +233,7 @@ def traffic_of(
         trainable: the state_dict keys of parameters with ``requires_grad``; all by default.
         backward: whether a backward follows the forward.
         halo: ``(node set, plan)`` -> the number of halo nodes of each part, where the data is known.
+        sent: name of a preaggregation -> the rows that all parts send by it, where that is known.
     """
     words = names or Names([program])
     flow = gradient_flow(program, trainable) if backward else frozenset()
@@ -222,7 +245,7 @@ def traffic_of(
         if record.traffic.kind == GRADIENT:
             found.extend(_gradients(node, record, words, flow))
         else:
-            found.extend(_exchanges(node, record, words, flow, halo))
+            found.extend(_exchanges(node, record, words, flow, halo, sent or {}))
     if halo is None:
         return Traffic(tuple(found))
     parts = next(iter(halo.values()))
@@ -245,21 +268,42 @@ def _exchanges(
     words: Names,
     flow: frozenset[fx.Node],
     halo: Mapping[tuple[str, str], Sequence[int]] | None,
+    fewer: Mapping[str, int],
 ) -> Iterator[Exchange]:
     """An exchange of each value that a call sends."""
     assert record.traffic is not None
     kind, once = record.traffic.kind, bool(node.meta.get(ONCE))
     wire: Any = node.kwargs.get("wire")
     rows = _rows(node, halo) if kind in HALO else None
+    decides = [n.name for n in node.all_input_nodes if n.target is preaggregation]
+    at_most = any(name not in fewer for name in decides)
+    if decides and not at_most:
+        rows = sum(fewer[name] for name in decides)
     ranks = len(next(iter(halo.values()))) if halo is not None and kind == "stack_ranks" else 1
     sent: Any = node.args[0] if record.items else [node.args[0]]
     for number, value in enumerate(sent):
         # The value goes by the name of what is taken of the result.
         items = (user for user in node.users if record.items and user.args[1] == number)
         by = next(items, node)
-        unit = _total([_bytes_of(value, of_row=kind in HALO, wire=wire)] * ranks)
+        like = record.traffic.rows_like
+        unit, unit_back = (
+            _total([_bytes_of(one, of_row=kind in HALO, wire=wire)] * ranks)
+            for one in (like(node) if like is not None else (value, value))
+        )
         back = by in flow and value in flow
-        yield Exchange(key_of(by), words.text(by), kind, unit, True, back, rows, once=once, wire=wire)
+        yield Exchange(
+            key_of(by),
+            words.text(by),
+            kind,
+            unit,
+            True,
+            back,
+            rows,
+            unit_back=unit_back,
+            once=once,
+            wire=wire,
+            at_most=at_most,
+        )
 
 
 def _rows(node: fx.Node, halo: Mapping[tuple[str, str], Sequence[int]] | None) -> int | None:

@@ -31,6 +31,16 @@ class Speeds:
     arithmetic: float = 1e11
     message: float = 1e-7
 
+    @property
+    def byte(self) -> float:
+        """Seconds to send a byte, and to pack and unpack it: each reads and writes it."""
+        return 1 / self.link + 4 / self.memory
+
+    @property
+    def terms_of_a_row(self) -> float:
+        """How many more terms of sums, each read and added, take as long as a row that is sent."""
+        return self.byte / (2 / self.memory)
+
 
 _ONCE = 1e-3
 """The weight of a cost that is paid once for each graph, beside one that is paid in every step."""
@@ -52,8 +62,7 @@ class Costs:
         """To send a row of a value, and its gradient back."""
         directions = 1 + (value in self.flowing)
         size = row_bytes(value)
-        # Packed and unpacked: each read and written.
-        each = size / self.speeds.link + 4 * size / self.speeds.memory + self.speeds.message
+        each = size * self.speeds.byte + self.speeds.message
         return self._often(value) * directions * each
 
     def work(self, node: fx.Node) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from graphshard.ops import (
     merged,
     numbered,
     overlap,
+    preaggregation,
     rooted,
     stack,
     streamed,
@@ -38,6 +40,7 @@ ROWS, COLUMNS = torch.tensor([1, 0, 1, 3, 0]), torch.tensor([2, 0, 5, 6, 5])
 EDGES = aggregation.edge_structure(ROWS, COLUMNS, 4, 7)
 ORDERED = aggregation.edge_structure(ROWS.sort().values, COLUMNS, 4, 7)
 PARTS = overlap.split_structure(EDGES, 4)
+SUMS = preaggregation.preaggregation(None, EDGES, *PLAN, 7.0)
 MASK = (torch.arange(4), 0, 0.5, random_key(3, 1), 0)
 
 
@@ -45,6 +48,11 @@ def values(*shape: int, positive: bool = False) -> Tensor:
     random = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(shape, generator=random, dtype=torch.float64)
     return (x.abs() + 0.5 if positive else x).requires_grad_()
+
+
+def written(reduce: str, include_self: bool) -> tuple[Any, ...]:
+    where = torch.tensor([[3, 4], [0, 0], [2, 1]])  # row 4 is none of the four
+    return values(4, 2), 0, where, values(3, 2), reduce, include_self
 
 
 Arguments = Callable[[], tuple[Any, ...]]
@@ -71,11 +79,19 @@ CALLS: dict[Any, list[Arguments]] = {
         lambda: (values(4, 3), values(3, 3), values(5), PARTS, *PLAN),
         lambda: (values(4, 3), None, None, PARTS, *PLAN),
     ],
+    preaggregation.preaggregation: [
+        lambda: (None, EDGES, *PLAN, 7.0),
+        lambda: (values(5, 2).detach(), ORDERED, *PLAN, 7.0),
+    ],
     streamed.streamed_sum: [
+        lambda: (values(4, 3), None, values(4), SUMS, *PLAN, 4),
         lambda: (values(4, 3), None, values(4), EDGES, *PLAN, 4),
         lambda: (values(4, 2, 3), values(5, 2), None, EDGES, *PLAN, 4),
     ],
-    streamed.streamed_reduce: [lambda: (values(4, 3), values(5), values(4), ORDERED, *PLAN, 4)],
+    streamed.streamed_reduce: [
+        lambda: (values(4, 3), values(5), values(4), ORDERED, *PLAN, 4),
+        lambda: (values(4, 3), None, values(4), SUMS, *PLAN, 4),
+    ],
     rooted.rooted_sum: [
         lambda: (values(4, 3), None, None, EDGES, *PLAN, 4, values(3, 3), values(3, 3), values(3), True),
         lambda: (
@@ -132,15 +148,8 @@ CALLS: dict[Any, list[Arguments]] = {
     numbered.rows_or_zeros: [lambda: (values(4, 2), 0, torch.tensor([[3, 4], [0, 0]]))],
     numbered.entries_or_zeros: [lambda: (values(4, 2), 0, torch.tensor([[3, 4], [0, 0]]))],
     numbered.write_entries: [
-        lambda reduce=reduce, own=own: (
-            values(4, 2),
-            0,
-            torch.tensor([[3, 4], [0, 0], [2, 1]]),
-            values(3, 2),
-            reduce,
-            own,
-        )
-        for reduce, own in (("sum", True), ("mean", False), ("amax", True), ("replace", True))
+        functools.partial(written, *how)
+        for how in (("sum", True), ("mean", False), ("amax", True), ("replace", True))
     ],
     losses.cross_entropy: [lambda: (values(4, 3), torch.tensor([0, 2, 1, 1]))],
     losses.nll_loss: [lambda: (values(4, 3), torch.tensor([0, 2, 1, 1]))],

@@ -196,6 +196,22 @@ def test_border(tmp_path: Path) -> None:
     assert found["gather"]["forward"] > 0 < found["gather"]["backward"]
 
 
+@pytest.mark.processes
+def test_exchange(tmp_path: Path) -> None:
+    options = ("--models", "sage", "--turns", "1", "--parts", "3", "--ranks", "2")
+    done = bench("exchange", "karate", *SMALL, *options, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "exchange.json").read_text())
+    assert list(found["graphs"]) == ["power law", "mesh", "radius", "karate"]
+    for graph in found["graphs"].values():
+        (row,) = graph["rows"]
+        assert row["sums"] <= row["sent"] <= row["raw"]
+        assert row["largest_sent"] <= row["largest_raw"]
+    raw, mixed = found["steps"]["sage"].values()
+    assert mixed["sent"] < raw["sent"]
+    assert mixed["loss"] == pytest.approx(raw["loss"], rel=1e-6)
+
+
 def test_compile(tmp_path: Path) -> None:
     done = bench("compile", "--models", "sage", "--layers", "2,3", "--repeats", "1", "--out", tmp_path)
     assert done.exit_code == 0, done.output

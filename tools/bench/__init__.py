@@ -11,12 +11,13 @@
     partitioning.py               partition methods side by side, each in a process of its own
     small.py                      steps of small graphs, on real ranks
     planned.py                    what a plan says beside what as many ranks take
+    exchange.py                   rows that ranks send for a sum, raw and preaggregated
     border.py                     what a loss of rows costs beside one by hand, and a gather
     compiling.py                  seconds of capture and of each pass
 
 small.py and compiling.py are scripts as well, which also run on an older checkout. Nothing here is a test: times depend
 on the machine, and are compared within one run only.
 
-Imports: capture, errors, execute, kernels, ops, options, partitioning, passes.pipeline, planning, ranks,
-tools.data, tools.output, tools.targets.
+Imports: capture, errors, execute, kernels, ops, options, partitioning, passes.faster, passes.pipeline, planning,
+ranks, tools.data, tools.output, tools.targets.
 """

@@ -303,6 +303,64 @@ def border(
     _picture(out, "border", f"A step of {data} on {ranks} ranks", list(costs), bars, "ms (log scale)")
 
 
+def exchange(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A graph of yours too, as for train.")
+    ] = None,
+    out: OutOption = Path("bench"),
+    nodes: NodesOption = 100_000,
+    edges: EdgesOption = 2_000_000,
+    parts: Annotated[str, typer.Option(help="Numbers of parts to count rows of, with commas.")] = "2,8",
+    ranks: Annotated[int, typer.Option(help="Processes that train.", min=1)] = 2,
+    models: Annotated[
+        str, typer.Option(help="Of sage, gcn and sage3, with commas: trained on the first graph.")
+    ] = "sage3,gcn",
+    turns: Annotated[int, typer.Option(help="Counted steps of each way.", min=1)] = 7,
+    seed: SeedOption = 0,
+) -> None:
+    """Rows that ranks send for a sum, raw and preaggregated: counted on several graphs, and timed on one."""
+    from graphshard.tools.bench import exchange as bench
+    from graphshard.tools.bench.generate import mesh_graph, power_law_graph, radius_graph
+    from graphshard.tools.data.sources import load_data
+
+    wanted = _models(models, ("sage", "gcn", "sage3"))
+    graphs = {"power law": (power_law_graph(_shape(nodes, edges), seed), nodes)}
+    others = {"mesh": mesh_graph(2 * nodes, seed), "radius": radius_graph(max(16, nodes // 2), seed, 20)}
+    graphs |= {name: (edge_index, len(points)) for name, (edge_index, points) in others.items()}
+    if data is not None:
+        tensors = load_data(data).tensors
+        graphs[data] = (tensors["edge_index"], tensors["x"].size(0))
+    counted: dict[str, Any] = {}
+    for name, (edge_index, count) in graphs.items():
+        counted[name] = {"nodes": count, "edges": edge_index.size(1), "rows": []}
+        for k in (int(word) for word in parts.split(",")):
+            one = bench.rows(edge_index, count, k, seed)
+            counted[name]["rows"].append(vars(one) | {"saved": one.saved})
+            output.show(
+                f"{name:<12} k={k:<4}{one.raw:>9,} rows raw,{one.sent:>9,} preaggregated ({-one.saved:+.1%}), "
+                f"{one.sums:,} of them sums of rows, found in {one.seconds:.2f} s"
+            )
+
+    def report(model: str, way: str, one: bench.Step) -> None:
+        output.show(
+            f"{model:<8}{way:<16}{one.median:8.3f} s a step (least {one.least:.3f}), first {one.first:.2f} s, "
+            f"{one.sent / 1e6:8.1f} MB a step, peak {one.peak:7.0f} MiB a rank"
+        )
+
+    edge_index, count = graphs["power law"]
+    found = bench.steps(edge_index, count, ranks, wanted, turns, seed, report)
+    entries = {model: {way: vars(one) for way, one in each.items()} for model, each in found.items()}
+    head = _head(_shape(nodes, edges), seed) | {"ranks": ranks}
+    _write(out, "exchange", head | {"graphs": counted, "steps": entries})
+    bars = {
+        kind: [row[kind] for each in counted.values() for row in each["rows"]] for kind in ("raw", "sent")
+    }
+    groups = [f"{name}, k={row['parts']}" for name, each in counted.items() for row in each["rows"]]
+    _picture(
+        out, "exchange", "Rows that all ranks send for a sum, one direction", groups, bars, "rows (log scale)"
+    )
+
+
 def compile(
     out: OutOption = Path("bench"),
     models: ModelsOption = "gcn,sage,gat",

@@ -85,6 +85,7 @@ _COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         bench_commands.plan,
         bench_commands.small,
         bench_commands.border,
+        bench_commands.exchange,
         bench_commands.compile,
     ),
 }
