@@ -108,7 +108,7 @@ def diff(
         raise DataError("inputs and features stand in for data: give them, or the data")
     with _in_mode(model, train):
         if data is None:
-            stages, halo, sent = _symbolic(model, features, inputs or {}, options), None, None
+            stages, halo, sent = symbolic_stages(model, features, inputs or {}, options), None, None
         else:
             shards = _sharded(data, num_parts, roles)
             stages = DistributedModule(model, options=options).stages(shards[0])
@@ -203,10 +203,10 @@ def _sharded(data: Any, num_parts: int | None, roles: Roles | None) -> ShardedGr
     return partition(data, 2 if num_parts is None else num_parts, roles=roles)
 
 
-def _symbolic(
+def symbolic_stages(
     model: nn.Module, features: int | None, inputs: Mapping[str, str], options: Options | None
 ) -> list[Stage]:
-    """Capture on what the arguments are said to be."""
+    """Every stage of a model that is captured on what its arguments are said to be; see :func:`diff`."""
     specs = argument_specs(model, features, inputs)
     leaves, structure = pytree.tree_flatten(((), specs))
     plans = {Role.PAIRS: PAIRS, Role.INDEX: NUMBERS}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
+from graphshard.errors import PartitionError
 from graphshard.graph.data import GraphData
 from graphshard.graph.schema import MESSAGES, Schema
 from graphshard.shard.shard import Shard
@@ -80,6 +81,29 @@ class PartitionReport:
         plain["owned_by_type"] = {name: list(counts) for name, counts in self.owned_by_type.items()}
         plain["halo_by_plan"] = {":".join(key): list(counts) for key, counts in self.halo_by_plan.items()}
         return plain
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> PartitionReport:
+        """The report that :meth:`as_dict` made a dict of, as ``graphshard partition --json`` prints it.
+
+        Raises:
+            PartitionError: it is none.
+        """
+        try:
+            plain = {field.name: found[field.name] for field in fields(cls)}
+            for name in ("owned", "halo", "edges"):
+                plain[name] = tuple(map(int, found[name]))
+            plain["owned_by_type"] = {name: tuple(counts) for name, counts in found["owned_by_type"].items()}
+            plain["halo_by_plan"] = {
+                (key.rpartition(":")[0], key.rpartition(":")[2]): tuple(counts)
+                for key, counts in found["halo_by_plan"].items()
+            }
+            report = cls(**plain)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PartitionError(f"this is no report of a partition: {error!r}") from None
+        if {len(report.owned), len(report.halo), len(report.edges)} != {report.num_parts}:
+            raise PartitionError(f"the report is of {report.num_parts} parts, and lists others")
+        return report
 
     def __str__(self) -> str:
         cut = self.edge_cut / max(self.num_edges, 1)

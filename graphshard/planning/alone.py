@@ -7,6 +7,7 @@ numbered closer together, so that degrees and the shares of halo rows and edges 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from graphshard.capture.examples import TensorSpec
 from graphshard.errors import DataError
 from graphshard.graph.roles import Member, Role
-from graphshard.graph.schema import EdgeSet
+from graphshard.graph.schema import MESSAGES, EdgeSet
 from graphshard.ranks.memory import return_mapped_pages
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -137,3 +139,39 @@ def _taken(
     halo = max(own.halo[edges.plan], 1)
     source = torch.where(ends[0] < whole, ends[0] // stride, own.owned + (ends[0] - whole) // stride % halo)
     return torch.stack([source, ends[1] // stride])
+
+
+def of_counts(
+    specs: Mapping[str, TensorSpec], owned: int, halo: int, edges: int, mean: int, stride: int, file: Path
+) -> Alone:
+    """Write a part of a homogeneous graph of which only the counts are known: ends at random, numbers at random.
+
+    Args:
+        specs: what forward's arguments are. owned, halo, edges: of the part.
+        mean: nodes that a mean part owns. stride, file: as for :func:`alone`.
+
+    Raises:
+        DataError: an argument has rows that the counts say nothing of.
+    """
+    random = torch.Generator().manual_seed(0)
+    nodes = Nodes(mean, -(-owned // stride), {MESSAGES: -(-halo // stride)})
+    count = -(-edges // stride)
+    rows = {Role.NODE: (nodes.owned,), Role.EDGE: (count,), Role.REPLICATED: ()}
+    tensors = {"ids.": torch.arange(count)}
+    for name, spec in specs.items():
+        if spec.role is Role.EDGE_INDEX:
+            ends = nodes.owned + nodes.halo[MESSAGES], nodes.owned
+            pair = [torch.randint(max(end, 1), (count,), generator=random) for end in ends]
+            tensors[f"tensor.{name}"] = torch.stack(pair)
+        elif spec.role in rows:
+            drawn = torch.rand((*rows[spec.role], *spec.trailing), generator=random)
+            # Whole numbers are zeros: a class, a category.
+            tensors[f"tensor.{name}"] = drawn.to(spec.dtype)
+        else:
+            raise DataError(
+                f"the report of a partition does not say how many rows {name!r} ({spec.role.value}) has on a rank: "
+                "give plan() the graph"
+            )
+    save_file(tensors, file)
+    members = {name: Member(spec.role) for name, spec in specs.items()}
+    return Alone(str(file), {"": nodes}, {"": EdgeSet()}, members, False, {}, count / max(edges, 1))

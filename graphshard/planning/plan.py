@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +15,12 @@ from graphshard.check.verify import Factory, make_model
 from graphshard.errors import DataError
 from graphshard.graph.roles import GivenRole
 from graphshard.options import Options
-from graphshard.partitioning.partition import ShardedGraph, partition
-from graphshard.planning.alone import alone
+from graphshard.partitioning.partition import partition
+from graphshard.partitioning.report import PartitionReport
+from graphshard.planning.alone import Alone, alone, of_counts
 from graphshard.planning.link import Link, measure_link
 from graphshard.planning.trial import Trial, alone_on_each
-from graphshard.preview import diff
+from graphshard.preview import argument_specs, describe, diff, symbolic_stages
 from graphshard.ranks.launch import launch, usable_cores
 from graphshard.shard.shard import Shard
 from graphshard.show.traffic import Traffic
@@ -118,6 +121,8 @@ def plan(
     data: Any,
     parts: Sequence[int] = (1, 2, 4, 8),
     *,
+    features: int | None = None,
+    inputs: Mapping[str, str] | None = None,
     link: Link | None = None,
     memory: int | None = None,
     method: Any = "metis",
@@ -135,8 +140,10 @@ def plan(
     Args:
         model: the module, or a function without arguments that makes it; a module-level class or function, for it
             goes to other processes.
-        data: what :func:`graphshard.partition` takes.
+        data: what :func:`graphshard.partition` takes. Or its report alone, or several of one graph: then ``parts`` are
+            theirs, edges join nodes at random, and the bytes of sums that are preaggregated are an upper bound.
         parts: numbers of ranks.
+        features, inputs: with reports, what forward's arguments are: as for :func:`graphshard.diff`.
         link: between machines, each with the cores of this one and a rank of its own. None: all ranks run here, they
             share the cores, and the link is measured.
         memory: bytes that a rank may use; by default this machine's, its share of it where ranks share it.
@@ -148,7 +155,8 @@ def plan(
         What was found for each number.
 
     Raises:
-        DataError: ``parts`` is no sequence of positive numbers, or the graph is a sparse adjacency.
+        DataError: ``parts`` is no sequence of positive numbers, the graph is a sparse adjacency, or a report is of
+            several node types or does not say enough.
         PartitionError, UnsupportedOperation, CaptureError: as of ``partition`` and ``distribute``.
 
     Example:
@@ -162,47 +170,118 @@ def plan(
     counts = sorted(set(parts))
     if not counts or counts[0] < 1:
         raise DataError(f"plan() takes numbers of ranks from 1 on, not {list(parts)}")
-    chosen, runs, links, limits = options or Options(), [], [], []
-    for k in counts:
-        report(f"{k} part{'s' * (k > 1)}: cutting the graph")
-        sharded = partition(data, k, method=method, roles=roles, seed=seed)
+    chosen = options or Options()
+    reports = _reports(data)
+    if reports:
+        cuts = (_of_report(model, one, features, inputs or {}, chosen) for one in reports)
+    else:
+        cuts = (_of_graph(model, data, k, method, roles, seed, chosen, report) for k in counts)
+    runs, links, limits = [], [], []
+    for cut in cuts:
+        k = cut.parts
         between = measure_link(k) if link is None else link
         limit = memory or _memory_here() // (k if link is None else 1)
-        run = _planned(model, sharded, between, limit, chosen, here=link is None, report=report)
-        runs.append(run)
+        report(f"{k} part{'s' * (k > 1)}: a few steps of the part with {cut.edges:,} edges")
+        runs.append(_planned(model, cut, between, limit, chosen, here=link is None))
         links.append(between)
         limits.append(limit)
     return Plan(tuple(runs), tuple(links), tuple(limits), link is None)
 
 
-def _planned(
+@dataclass(frozen=True)
+class _Cut:
+    """A graph in k parts.
+
+    Attributes:
+        traffic: of a step. share: of all halo rows that are sent and received, the busiest rank's.
+        edges: of the part with most of them. alone: writes every q-th node of that part to a file.
+    """
+
+    parts: int
+    halo_rows: int
+    traffic: Traffic
+    share: float
+    edges: int
+    alone: Callable[[int, Path], Alone]
+
+
+def _of_graph(
     model: Factory,
-    sharded: ShardedGraph,
-    link: Link,
-    memory: int,
+    data: Any,
+    k: int,
+    method: Any,
+    roles: Mapping[str, GivenRole] | None,
+    seed: int,
     options: Options,
-    *,
-    here: bool,
     report: Callable[[str], None],
-) -> Planned:
-    k = len(sharded)
-    traffic = diff(make_model(model), sharded, options=options).traffic
+) -> _Cut:
+    report(f"{k} part{'s' * (k > 1)}: cutting the graph")
+    sharded = partition(data, k, method=method, roles=roles, seed=seed)
     largest = max(sharded, key=lambda shard: (_edges(shard), shard.num_halo))
-    report(f"{k} part{'s' * (k > 1)}: a few steps of the part with {_edges(largest):,} edges")
-    trial, tried = _tried(model, largest, options, min(k, usable_cores()) if here else 1)
-    crowd = max(1.0, k / usable_cores()) if here else 1.0
-    sent, busiest = _bytes(traffic), _busiest_bytes(traffic, sharded)
-    exchanges = sum(e.forward + e.backward for e in traffic.exchanges if not e.once)
-    travelling = busiest / link.speed + exchanges * link.latency if k > 1 else 0.0
-    computing = trial.seconds * crowd
-    return Planned(
+    rows = [_rows(shard) for shard in sharded]
+    return _Cut(
         parts=k,
         halo_rows=sharded.report.halo_nodes,
+        traffic=diff(make_model(model), sharded, options=options).traffic,
+        share=max(rows) / max(sum(rows), 1),
+        edges=_edges(largest),
+        alone=functools.partial(alone, largest),
+    )
+
+
+def _reports(data: Any) -> list[PartitionReport]:
+    """The reports that data is, by the number of parts; none where it is a graph."""
+    if isinstance(data, PartitionReport):
+        return [data]
+    several = isinstance(data, Sequence) and data and all(isinstance(one, PartitionReport) for one in data)
+    return sorted(data, key=lambda one: one.num_parts) if several else []
+
+
+def _of_report(
+    model: Factory,
+    report: PartitionReport,
+    features: int | None,
+    inputs: Mapping[str, str],
+    options: Options,
+) -> _Cut:
+    if report.owned_by_type:
+        raise DataError(
+            "the report is of several node types and does not say which edges are whose: give plan() the graph"
+        )
+    made = make_model(model)
+    specs = argument_specs(made, features, inputs)
+    stages = symbolic_stages(made, features, inputs, options)
+    seen = describe(made, stages, halo=report.halo_by_plan, between=False, train=True)
+    largest = max(range(report.num_parts), key=lambda part: (report.edges[part], report.halo[part]))
+    counts = report.owned[largest], report.halo[largest], report.edges[largest]
+    mean = max(1, report.num_nodes // report.num_parts)
+    return _Cut(
+        parts=report.num_parts,
+        halo_rows=report.halo_nodes,
+        traffic=seen.traffic,
+        share=report.busiest / max(2 * report.halo_nodes, 1),
+        edges=report.edges[largest],
+        alone=functools.partial(of_counts, specs, *counts, mean),
+    )
+
+
+def _planned(model: Factory, cut: _Cut, link: Link, memory: int, options: Options, *, here: bool) -> Planned:
+    k, cores = cut.parts, usable_cores()
+    trial, tried = _tried(model, cut, options, min(k, cores) if here else 1)
+    crowd = max(1.0, k / cores) if here else 1.0
+    sent, exchanges = _bytes(cut.traffic), cut.traffic.exchanges
+    halo = sum(cut.traffic.halo_bytes(direction) or 0 for direction in ("forward", "backward"))
+    busiest = int(halo * cut.share) + (sent - halo) // k
+    messages = sum(e.forward + e.backward for e in exchanges if not e.once)
+    travelling = busiest / link.speed + messages * link.latency if k > 1 else 0.0
+    return Planned(
+        parts=k,
+        halo_rows=cut.halo_rows,
         sent=sent,
         busiest=busiest,
         peak=trial.peak,
-        seconds=computing + travelling,
-        computing=computing,
+        seconds=trial.seconds * crowd + travelling,
+        computing=trial.seconds * crowd,
         first=trial.first * crowd,
         fits=trial.peak <= memory,
         tried=tried,
@@ -213,13 +292,13 @@ def _edges(shard: Shard) -> int:
     return sum(edges.edge_ids.numel() for edges in shard.edge_sets.values())
 
 
-def _tried(model: Factory, part: Shard, options: Options, processes: int) -> tuple[Trial, float]:
-    """What steps take on a part, and which share of it was tried; as many processes try it at once."""
+def _tried(model: Factory, cut: _Cut, options: Options, processes: int) -> tuple[Trial, float]:
+    """What steps take on the largest part, and which share of it was tried; as many processes try it at once."""
     with tempfile.TemporaryDirectory(prefix="graphshard-plan-") as folder:
         points = []
-        for stride in _strides(_edges(part)):
-            made = alone(part, stride, Path(folder) / f"part-{stride}.safetensors")
-            found = launch(alone_on_each, processes, (model, made, options), run_timeout=float("inf"))
+        for stride in _strides(cut.edges):
+            made = cut.alone(stride, Path(folder) / f"part-{stride}.safetensors")
+            found = launch(alone_on_each, processes, (model, made, options), run_timeout=math.inf)
             points.append((made.scale, _slowest(found)))
     return _line(points), max(scale for scale, _ in points)
 
@@ -258,15 +337,6 @@ def _bytes(traffic: Traffic) -> int:
             "how many bytes an exchange has is known only when the model runs: plan() cannot count them"
         )
     return sum(size for size in sizes if size is not None)
-
-
-def _busiest_bytes(traffic: Traffic, sharded: ShardedGraph) -> int:
-    """That the busiest rank sends: its share of the halo rows that are sent and received, and of all-reduces."""
-    k = len(sharded)
-    rows = [_rows(shard) for shard in sharded]
-    share = max(rows) / max(sum(rows), 1)
-    halo = sum(traffic.halo_bytes(direction) or 0 for direction in ("forward", "backward"))
-    return int(halo * share) + (_bytes(traffic) - halo) // k
 
 
 def _rows(shard: Shard) -> int:

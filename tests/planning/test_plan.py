@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import GCNConv
+from typer.testing import CliRunner
 
 import graphshard
-from graphshard import Link, Options, Plan, Planned
-from graphshard.errors import DataError
-from graphshard.planning.alone import alone
+from graphshard import Link, Options, PartitionReport, Plan, Planned, Role
+from graphshard.capture.examples import TensorSpec
+from graphshard.errors import DataError, PartitionError
+from graphshard.planning.alone import alone, of_counts
 from graphshard.planning.plan import MOST_EDGES, _line, _strides
 from graphshard.planning.trial import Trial, run_steps
 from graphshard.planning.words import duration_of, numbers_of, size_of, speed_of
 from graphshard.testing import run_ranks
 from graphshard.tools.bench import pyg_models
+from graphshard.tools.cli.app import app
 
 MIB = 1 << 20
 
@@ -183,3 +187,66 @@ def test_what_is_said_in_words() -> None:
 def test_what_says_nothing_is_refused(read: Any, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         read(text)
+
+
+@pytest.mark.processes
+def test_a_report_alone_is_enough(tmp_path: Path) -> None:
+    reports = [graphshard.partition(graph(), parts).report for parts in (3, 2)]
+    assert PartitionReport.from_dict(json.loads(json.dumps(reports[0].as_dict()))) == reports[0]
+    found = graphshard.plan(functools.partial(GCNConv, 12, 4), reports, link=Link(1e9, 0.0))
+    assert [(run.parts, run.halo_rows) for run in found.runs] == [
+        (one.num_parts, one.halo_nodes) for one in reversed(reports)
+    ]
+    for run, report in zip(found.runs, reversed(reports), strict=True):
+        whole = graphshard.partition(graph(), run.parts)
+        assert run.sent >= sum(
+            graphshard.diff(GCNConv(12, 4), whole).traffic.halo_bytes(way) or 0
+            for way in ("forward", "backward")
+        )
+        assert report.method == "metis"
+        assert run.seconds > 0
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(reports[1].as_dict()))
+    options = ["--report", str(file), "--link", "10Gbps", "--latency", "50us", "--features", "12", "--json"]
+    done = CliRunner().invoke(app, ["plan", f"{__file__}:layer", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    shown = json.loads(done.stdout)
+    assert [run["parts"] for run in shown["runs"]] == [2]
+    assert shown["runs"][0]["link"] == {"speed": 1.25e9, "latency": pytest.approx(5e-5), "measured": None}
+
+
+def layer() -> GCNConv:
+    return GCNConv(12, 4)
+
+
+def test_a_report_that_says_too_little(tmp_path: Path) -> None:
+    specs = {"pair": TensorSpec(Role.PAIRS, torch.int64, (2,), "pair")}
+    with pytest.raises(DataError, match=r"'pair' \(pairs\)"):
+        of_counts(specs, 4, 2, 6, 5, 1, tmp_path / "part")
+    with pytest.raises(PartitionError, match="no report of a partition"):
+        PartitionReport.from_dict({"num_parts": 2})
+    data = HeteroData()
+    data["a"].x, data["b"].x = torch.rand(4, 2), torch.rand(5, 2)
+    data["a", "to", "b"].edge_index = torch.tensor([[0, 1, 3], [4, 2, 0]])
+    typed = graphshard.partition(data, 2).report
+    assert PartitionReport.from_dict(typed.as_dict()) == typed
+    with pytest.raises(DataError, match="several node types"):
+        graphshard.plan(nn.Linear(2, 2), typed)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["karate", "--report", "x.json"], [], ["karate", "--latency", "5us"], ["karate", "--parts", "4..2"]],
+)
+def test_wrong_usage_is_said(wrong: list[str]) -> None:
+    done = CliRunner().invoke(app, ["plan", "gcn", *wrong])
+    assert done.exit_code in (1, 2)
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.processes
+def test_the_command_prints_a_table() -> None:
+    done = CliRunner().invoke(app, ["plan", "gcn", "karate", "--parts", "1..2"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "ranks share this machine" in done.output
+    assert "fits from 1 on" in done.output

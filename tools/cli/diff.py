@@ -18,6 +18,7 @@ from graphshard.tools.cli.options import (
     SeedOption,
     WithOption,
     WithoutOption,
+    assignment,
     chosen_passes,
 )
 
@@ -89,7 +90,7 @@ def diff(
         between=between,
         train=not evaluate,
         features=features,
-        inputs=dict(map(_assignment, inputs or ())),
+        inputs=dict(map(assignment, inputs or ())),
         options=options,
     )
     if why is not None:
@@ -101,10 +102,3 @@ def diff(
     console = output.console()
     for kind, text in found.lines():
         console.print(Text(text.rstrip(), style=_STYLES.get(kind, "")), soft_wrap=True)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, sign, spec = text.partition("=")
-    if not (name and sign and spec):
-        raise typer.BadParameter(f"{text!r} is not NAME=role[:dtype[:sizes]], such as y=node:i64")
-    return name, spec

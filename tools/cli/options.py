@@ -76,3 +76,11 @@ def chosen_passes(
     start = Options.none() if plain else Options()
     wanted = dict.fromkeys(added or (), True) | dict.fromkeys(left_out or (), False)
     return replace(start, **wanted, passes=tuple(map(load_pass, own or ())))
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """``NAME=SPEC`` as both."""
+    name, sign, spec = text.partition("=")
+    if not (name and sign and spec):
+        raise typer.BadParameter(f"{text!r} is not NAME=role[:dtype[:sizes]], such as y=node:i64")
+    return name, spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,19 +19,39 @@ from graphshard.tools.cli.options import (
     TargetArgument,
     WithOption,
     WithoutOption,
+    assignment,
     chosen_passes,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from graphshard.partitioning.report import PartitionReport
     from graphshard.planning.link import Link
     from graphshard.planning.plan import Plan
 
 
 def plan(
     target: TargetArgument,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="The graph, as for train.")],
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="The graph, as for train; or give --report.")
+    ] = None,
+    *,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Instead of DATA, what graphshard partition --json printed; may be repeated.",
+        ),
+    ] = None,
+    features: Annotated[int | None, typer.Option(help="With --report, the width of x.", min=1)] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="NAME=SPEC", help="With --report, an argument of forward, as for diff."
+        ),
+    ] = None,
     parts: Annotated[
         str, typer.Option(help="Numbers of ranks: 2..64 (each twice the one before), or 2,3,8.")
     ] = "1..8",
@@ -74,13 +95,18 @@ def plan(
         raise typer.BadParameter("say how fast the network is too: --link", param_hint="--latency")
     between = None if link is None else _link(link, latency)
     limit = None if memory is None else size_of(memory)
-    graph = load_data(data)
+    if (data is None) == (not reports):
+        raise typer.BadParameter("give the graph, as DATA, or --report", param_hint="DATA")
+    graph = None if data is None else load_data(data)
     model = load_target(target, graph, hidden=hidden, layers=layers, dropout=dropout, heads=heads, seed=seed)
+    source = data or ", ".join(map(str, reports or ()))
     errors = output.console(stderr=True)
     found = graphshard.plan(
         model,
-        graph,
+        graph if graph is not None else list(map(_report, reports or ())),
         numbers_of(parts),
+        features=features,
+        inputs=dict(map(assignment, inputs or ())),
         link=between,
         memory=limit,
         method=method,
@@ -89,10 +115,23 @@ def plan(
         report=lambda line: errors.print(f"plan: {line}", markup=False),
     )
     if json:
-        output.show_json({"target": target, "data": data, **found.as_dict()})
+        output.show_json({"target": target, "data": source, **found.as_dict()})
         return
     where = "ranks share this machine" if found.here else "a machine like this one for each rank"
-    output.show(f"{target} on {data}: a step of training; {where}", table(found), *found.verdict())
+    output.show(f"{target} on {source}: a step of training; {where}", table(found), *found.verdict())
+
+
+def _report(file: Path) -> PartitionReport:
+    """What ``graphshard partition --json`` printed."""
+    import json
+
+    from graphshard.errors import DataError, PartitionError
+    from graphshard.partitioning.report import PartitionReport
+
+    try:
+        return PartitionReport.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, PartitionError) as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _link(speed: str, latency: str | None) -> Link:
