@@ -16,6 +16,7 @@ from fuzz.check import EXACT, FAILED, INVALID, REFUSED, judge
 from fuzz.program import HEADER, FuzzedProgram, fuzzed_programs
 from fuzz.run import Tally
 from graphshard.ops import exchange as ops
+from graphshard.ops import streamed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:index_reduce:UserWarning"),
@@ -62,7 +63,8 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing_comes(out: Any, *_: Any) -> None:
         out.zero_()
 
-    monkeypatch.setattr(ops, "exchange", nothing_comes)
+    for place in (ops, streamed):
+        monkeypatch.setattr(place, "exchange", nothing_comes)
     failed = judge(neighbours, [case])
     assert failed.result == FAILED
     assert "output 0 is off by" in failed.reason
