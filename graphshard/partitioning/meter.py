@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
-from pathlib import Path
+
+from graphshard.ranks.memory import memory_of_process
 
 
 class Meter:
@@ -12,7 +12,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._resident, self._high = _resident("VmRSS"), _resident("VmHWM")
+        self._resident, self._high = memory_of_process("VmRSS"), memory_of_process("VmHWM")
 
     @property
     def seconds(self) -> float:
@@ -25,7 +25,7 @@ class Meter:
 
         None where that is not known: the process held as much before, or the system (not Linux) does not say.
         """
-        high = _resident("VmHWM")
+        high = memory_of_process("VmHWM")
         if high is None or self._resident is None or high == self._high:
             return None
         return high - self._resident
@@ -33,13 +33,4 @@ class Meter:
 
 def resident() -> int:
     """Bytes of this process that are in memory now; 0 where the system does not say."""
-    return _resident("VmRSS") or 0
-
-
-def _resident(field: str) -> int | None:
-    """Bytes of this process that are in memory: ``VmRSS`` now, ``VmHWM`` at the peak of its life."""
-    try:
-        found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+    return memory_of_process("VmRSS") or 0

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from graphshard.ranks.launch import launch
 
-_MEBIBYTES, _SMALL, _ROUNDS = 8, 50, 5
+_SMALL, _ROUNDS = 50, 5
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,22 @@ class Link:
         return f"{self.speed * 8 / 1e9:.3g} Gbit/s, {self.latency * 1e6:.0f} us ({where})"
 
 
-def measure_link(ranks: int) -> Link:
-    """The speed of gloo between as many processes of this machine, all of which send at once."""
+def measure_link(ranks: int, mebibytes: int = 8) -> Link:
+    """The speed of gloo between as many processes of this machine, all of which send at once.
+
+    Args:
+        ranks: how many. mebibytes: that each sends to each other one.
+    """
     if ranks == 1:
         return Link(float("inf"), 0.0, 1)
-    found = launch(_exchanges, ranks)
+    found = launch(_exchanges, ranks, (mebibytes,))
     return Link(min(speed for speed, _ in found), max(latency for _, latency in found), ranks)
 
 
-def _exchanges() -> tuple[float, float]:
+def _exchanges(mebibytes: int) -> tuple[float, float]:
     """One rank's part of it: bytes a second that it sends, and seconds of an exchange of a few bytes."""
     size = dist.get_world_size()
-    rows = torch.zeros(size, _MEBIBYTES << 18)
+    rows = torch.zeros(size, mebibytes << 18)
     few = torch.zeros(size, 1)
     best = min(_timed(rows, 1) for _ in range(_ROUNDS))
     latency = min(_timed(few, _SMALL) for _ in range(_ROUNDS)) / _SMALL

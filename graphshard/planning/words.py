@@ -1,14 +1,18 @@
-"""What a plan is told in words: speeds, times, sizes, numbers of ranks."""
+"""What is said in words: speeds, times, sizes, numbers of ranks."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from graphshard.errors import DataError
 
 _UNITS = {"bps": 1 / 8, "bit/s": 1 / 8, "B/s": 1.0}
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZES = {
+    **{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40},
+    **{"kB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1},
+}
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
@@ -34,7 +38,7 @@ def duration_of(text: str) -> float:
 
 
 def size_of(text: str) -> int:
-    """Bytes of ``16GiB``, ``500MiB``.
+    """Bytes of ``16GiB``, ``500MB``.
 
     Raises:
         DataError: it says no size.
@@ -42,7 +46,7 @@ def size_of(text: str) -> int:
     return int(_read(text, _SIZES, "size of memory: write it as 16GiB or 500MiB"))
 
 
-def _read(text: str, units: dict[str, float] | dict[str, int], what: str) -> float:
+def _read(text: str, units: Mapping[str, float], what: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(\w+)\s*", text)
     if not found or found[2] not in units:
         raise DataError(f"{text!r} is no {what}")

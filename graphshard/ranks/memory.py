@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from graphshard.errors import GraphshardError
 __all__ = [
     "allocator_environment",
     "allocator_path",
+    "memory_of_process",
     "peak_memory",
     "return_free_memory",
     "return_mapped_pages",
@@ -92,12 +94,20 @@ def with_allocator() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def memory_of_process(field: str) -> int | None:
+    """Bytes of this process that are in memory: ``VmRSS`` now, ``VmHWM`` at the peak of its life; None but on Linux."""
+    try:
+        found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
 def peak_memory() -> int:
     """Bytes that this process had in memory at its peak, what it shares with others included."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    peak = memory_of_process("VmHWM")
+    if peak is not None:
+        return peak
     import resource  # of POSIX; in bytes on macOS
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

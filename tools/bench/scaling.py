@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from graphshard.ops.aggregation import edge_structure, weighted_sum
 from graphshard.partitioning.metis import metis
-from graphshard.ranks.launch import launch
+from graphshard.planning.link import measure_link
 
 HIDDEN, CLASSES = 128, 32
 LINKS = {"1 Gbit/s": 1e9 / 8, "10 Gbit/s": 10e9 / 8, "100 Gbit/s": 100e9 / 8}
@@ -128,7 +127,7 @@ def measure_speeds(edge_index: Tensor, nodes: int) -> Speeds:
         row = _best(dense) / nodes
     finally:
         torch.set_num_threads(kept)
-    return Speeds(edge, row, min(launch(_loopback, 2)))
+    return Speeds(edge, row, measure_link(2, mebibytes=32).speed)
 
 
 def _best(step: Callable[[], Tensor]) -> float:
@@ -138,19 +137,6 @@ def _best(step: Callable[[], Tensor]) -> float:
         step().backward()  # type: ignore[no-untyped-call]
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def _loopback(mebibytes: int = 32) -> float:
-    """One rank's part of the measurement: bytes a second that it sends."""
-    size = dist.get_world_size()
-    rows = torch.zeros(size, mebibytes << 18)
-    got, best = torch.empty_like(rows), float("inf")
-    for _ in range(5):
-        dist.barrier()
-        start = time.perf_counter()
-        dist.all_to_all_single(got, rows)
-        best = min(best, time.perf_counter() - start)
-    return rows[0].numel() * 4 * (size - 1) / best
 
 
 def table(cuts: Sequence[Cut], speeds: Speeds) -> list[dict[str, float]]:

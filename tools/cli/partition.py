@@ -131,7 +131,6 @@ def _from_folder(
 
 _SHORT = 2.0  # seconds that nobody needs to hear of
 _SECONDS_AN_EDGE, _SECONDS_A_BYTE = 4e-7, 8e-9  # measured on one core, with a local disk
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1}
 
 
 def as_bytes(text: str) -> int:
@@ -140,10 +139,12 @@ def as_bytes(text: str) -> int:
     Raises:
         BadParameter: it is no size.
     """
-    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+    from graphshard.errors import DataError
+    from graphshard.planning.words import size_of
+
     try:
-        return int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
-    except (ValueError, OverflowError):
+        return size_of(f"{text}B" if text.isdecimal() else text)  # a number alone is of bytes
+    except DataError:
         raise typer.BadParameter(
             f"{text!r} is no size: write 512MiB or 4GiB", param_hint="--memory"
         ) from None
