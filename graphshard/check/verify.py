@@ -139,11 +139,11 @@ def verify(
     rows: list[Row] = []
     setting = Setting(True, True, dtype, known, sets_of(node_parameters), options or Options())
     with equal_graphs_once():  # many a model is the same program in both modes
-        for run in _runs(base, parts, modes, setting):
-            if transport == "threads":
+        if transport == "threads":
+            for run in _runs(base, parts, modes, setting):
                 rows += run.on_threads(fault, timeout)
-            else:
-                rows += run.on_processes(model, fault, timeout)
+        else:
+            rows += _on_processes(list(_runs(base, parts, modes, setting)), model, fault, timeout)
     name = str(dtype or "as given").removeprefix("torch.")
     return Report(num_parts, name, transport, rows, inexact=setting.options.inexact)
 
@@ -255,33 +255,48 @@ class Verification:
         def rank(number: int, group: str, _: Any) -> dict[Key, Difference]:
             return compare(run_program(models[number], cases[number], group), self.reference)
 
-        return self._rows(run_ranks(len(cases), rank, timeout=timeout))
+        return self.rows(run_ranks(len(cases), rank, timeout=timeout))
 
-    def on_processes(self, source: Factory, fault: Fault | None = None, timeout: float = 600.0) -> list[Row]:
-        """The rows of a run on gloo processes; each makes its model from ``source``."""
-        with tempfile.TemporaryDirectory(prefix="graphshard-verify-") as name:
-            folder = Path(name)
-            save(self.parts.shards, folder / "shards")
-            torch.save(self.base.state_dict(), folder / "state.pt")
-            stored = [(v.kind, v.name, v.value, v.ids, v.dim) for v in self.reference.values()]
-            torch.save(stored, folder / "reference.pt")
-            job = (source, name, self.setting, fault)
-            return self._rows(launch(_rank_job, len(self.parts.shards), job, timeout=timeout))
-
-    def _rows(self, found: Sequence[Mapping[Key, Difference]]) -> list[Row]:
+    def rows(self, found: Sequence[Mapping[Key, Difference]]) -> list[Row]:
+        """The report's rows of what each rank found."""
         return report_rows(self.setting.label, self.reference, found, self._allowed)
 
 
-def _rank_job(source: Factory, folder: str, setting: Setting, fault: Fault | None) -> dict[Key, Difference]:
-    """One rank's process: its own shard and model, the reference from the file."""
+def _on_processes(
+    runs: Sequence[Verification], source: Factory, fault: Fault | None, timeout: float
+) -> list[Row]:
+    """The rows of runs on gloo processes, which are started once; each makes its model from ``source``."""
+    first = runs[0]
+    with tempfile.TemporaryDirectory(prefix="graphshard-verify-") as name:
+        folder = Path(name)
+        save(first.parts.shards, folder / "shards")
+        torch.save(first.base.state_dict(), folder / "state.pt")
+        for number, run in enumerate(runs):
+            stored = [(v.kind, v.name, v.value, v.ids, v.dim) for v in run.reference.values()]
+            torch.save(stored, folder / f"reference-{number}.pt")
+        job = (source, name, [run.setting for run in runs], fault)
+        ranks = launch(
+            _rank_job, len(first.parts.shards), job, timeout=timeout, run_timeout=timeout * len(runs)
+        )
+    return [row for run, *found in zip(runs, *ranks, strict=True) for row in run.rows(found)]
+
+
+def _rank_job(
+    source: Factory, folder: str, settings: Sequence[Setting], fault: Fault | None
+) -> list[dict[Key, Difference]]:
+    """One rank's process: its own shard and model, the references of the runs from their files."""
     shard = load_shard(Path(folder) / "shards")
     base = make_model(source)
     base.load_state_dict(torch.load(Path(folder) / "state.pt", weights_only=True))
-    stored = torch.load(Path(folder) / "reference.pt", weights_only=True, mmap=True)
-    prepared = prepare(base, shard, setting)
-    case = prepared.case(_with_fault(prepared.probed, fault), shard)
-    values = run_program(prepared.model, case, default_group())
-    return compare(values, by_key([Value(*fields) for fields in stored]))
+    differences = []
+    with equal_graphs_once():
+        for number, setting in enumerate(settings):
+            stored = torch.load(Path(folder) / f"reference-{number}.pt", weights_only=True, mmap=True)
+            prepared = prepare(base, shard, setting)
+            case = prepared.case(_with_fault(prepared.probed, fault), shard)
+            values = run_program(prepared.model, case, default_group())
+            differences.append(compare(values, by_key([Value(*fields) for fields in stored])))
+    return differences
 
 
 def _with_fault(probed: Probed, fault: Fault | None) -> Probed:

@@ -45,7 +45,14 @@ from graphshard.partitioning.report import How, PartCounts, PartitionReport, rep
 from graphshard.partitioning.work import Work
 from graphshard.ranks.checksums import Digest
 from graphshard.shard.encoding import edge_ids_key, tensor_key
-from graphshard.shard.files import about_all_ranks, alone_in, holds_a_set, write_streamed_rank, writing
+from graphshard.shard.files import (
+    UNFINISHED,
+    about_all_ranks,
+    alone_in,
+    is_for_shards,
+    write_streamed_rank,
+    writing,
+)
 from graphshard.shard.halo import HaloPlan
 from graphshard.shard.manifest import VERSION
 from graphshard.shard.parts import EdgeShard, NodeShard
@@ -78,7 +85,7 @@ def partition_files(
     """Cut a graph of files into shards that :func:`graphshard.load_shard` reads, in bounded memory.
 
     A run that was killed goes on where it was when it is asked for the same again. Until it ends, what it made lies
-    beside ``out`` in ``.NAME.unfinished``, up to three times the size of the input.
+    beside ``out`` in ``.NAME.unfinished``, or in it where it is there, up to three times the size of the input.
 
     Args:
         folder: one ``.npy`` a tensor, named after it, in the order of rows (C): ``edge_index.npy`` int32 or int64
@@ -114,9 +121,9 @@ def partition_files(
     }
     if num_parts < 1:
         raise PartitionError(f"num_parts must be at least 1, not {num_parts}")
-    holds_a_set(target)  # better refused now than when all is done
+    there = is_for_shards(target)  # better refused now than when all is done
     try:
-        unfinished = target.parent / f".{target.name}.unfinished"
+        unfinished = target / UNFINISHED if there else target.parent / f".{target.name}{UNFINISHED}"
         unfinished.mkdir(exist_ok=True)
         with alone_in(unfinished):  # two runs would append to the same files
             work = Work(unfinished, asked, cheap=(_BOUNDS,))

@@ -49,7 +49,7 @@ __all__ = ["launch", "signals_end_this_process"]
 
 T = TypeVar("T")
 
-PRELOADED = ["graphshard.ranks.launch", "graphshard.kernels.preloaded", TRACER]
+PRELOADED = ["graphshard.ranks.launch", "graphshard.api", "graphshard.kernels.preloaded", TRACER]
 """What every rank imports sooner or later; the forkserver skips what is not there, as numba may be."""
 LIBRARIES = ("torch_geometric.nn",)
 """What takes seconds to import, and ranks need where the process that starts them has: once, not once for each."""
@@ -116,6 +116,7 @@ def launch(
     if world_size < 1:
         raise GraphshardError(f"a launch needs at least one rank, not {world_size}")
     payload = _pack(fn, args)
+    _preload(fn.__module__)
     limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
     with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as name:  # only its owner can read it
         threads, left = _threads_per_rank(world_size), (name, *map(str, temporary))
@@ -157,11 +158,19 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_JOB}
 
 
+def _preload(module: str) -> None:
+    """What the forkserver imports, once for all ranks; has no effect once it runs.
+
+    Of modules only what is the package's own: a user's may do more than to define when it is imported. Without this the
+    forkserver would import the caller's ``__main__`` first.
+    """
+    own = [module] if module.partition(".")[0] == __name__.partition(".")[0] else []
+    multiprocessing.set_forkserver_preload([*PRELOADED, *own, *(m for m in LIBRARIES if m in sys.modules)])
+
+
 def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context.ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    # Has no effect once the forkserver runs. Without it, it would import the caller's __main__ first.
-    multiprocessing.set_forkserver_preload([*PRELOADED, *(m for m in LIBRARIES if m in sys.modules)])
     with with_allocator(), _short_temporary_folder():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")

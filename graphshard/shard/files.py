@@ -33,7 +33,12 @@ from graphshard.shard.manifest import FORMAT, MANIFEST, VERSION, manifest_checks
 from graphshard.shard.shard import Shard
 from graphshard.shard.streamed import write_streamed
 
-_OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
+UNFINISHED = ".unfinished"
+"""What files are cut in, where the directory of the shards is there before they are."""
+
+_OWN_FILES = re.compile(
+    rf"rank-\d{{5,}}-of-\d{{5,}}-[0-9a-f]{{8}}\.safetensors|\.writing-[0-9a-f]{{32}}|{re.escape(UNFINISHED)}"
+)
 
 
 def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
@@ -101,11 +106,13 @@ def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
     target = Path(path)
     try:
         with alone_in(target.parent):
-            if holds_a_set(target):
-                files = ShardFiles(target)
-                yield files
-                files.finish()
-                _remove_old_files(target)
+            if is_for_shards(target):  # written to, not replaced: it may be ".", or where a volume is mounted
+                try:
+                    files = ShardFiles(target)
+                    yield files
+                    files.finish()
+                finally:
+                    _remove_files_of_no_set(target)
                 return
             _remove_scratch(target)
             with _scratch_directory(target) as scratch:
@@ -243,14 +250,16 @@ def _scratch_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def holds_a_set(target: Path) -> bool:
-    """Whether there are shards at a path, which new ones would replace.
+def is_for_shards(target: Path) -> bool:
+    """Whether there is a directory that is empty, or of shards alone: what a killed save left counts as none.
 
     Raises:
         ShardError: there is something else.
     """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not target.exists():
         return False
+    if target.is_dir() and all(_OWN_FILES.fullmatch(file.name) for file in target.iterdir()):
+        return True
     with suppress(OSError, ValueError):
         manifest = json.loads((target / MANIFEST).read_bytes())
         if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
@@ -294,10 +303,13 @@ def _placed(scratch: Path, shard: Shard, folder: Path, digest: str) -> dict[str,
     }
 
 
-def _remove_old_files(folder: Path) -> None:
-    current = {entry["file"] for entry in read_manifest(folder)["ranks"]}
+def _remove_files_of_no_set(folder: Path) -> None:
+    """Remove rank files that no manifest speaks of: of the set before, or of one that failed."""
+    current: set[str] = set()
+    if (folder / MANIFEST).exists():
+        current = {entry["file"] for entry in read_manifest(folder)["ranks"]}
     for file in folder.iterdir():
-        if file.name not in current and _OWN_FILES.fullmatch(file.name):
+        if file.name not in current and file.is_file() and _OWN_FILES.fullmatch(file.name):
             file.unlink()
 
 

@@ -85,6 +85,11 @@ def test_shards_are_those_that_memory_gives(
     measured = {"seconds": 0.0, "peak_memory": None}
     assert report.as_dict() | measured == expected.report.as_dict() | measured
     assert not (tmp_path / ".parts.unfinished").exists()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    partition_files(folder, 3, ".", memory=ENOUGH, seed=5)
+    assert_same_shards(Path(), expected)
+    assert len(list(Path().iterdir())) == 4
     assert {"reading edges", "refining the cut", "writing shards"} <= set(told)
 
 

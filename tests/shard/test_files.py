@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -249,6 +250,63 @@ def test_two_saves_at_once_leave_one_whole_set(tmp_path: Path) -> None:
         for shard in sets[size]:
             assert_same(shard, load_shard(path, shard.rank))
         assert len(list(path.iterdir())) == size + 1
+
+
+def test_the_present_directory_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for shards in (sharded(2), sharded(3, seed=5)):
+        shards.save(".")
+        for shard in shards:
+            assert_same(shard, load_shard(".", shard.rank, len(shards)))
+        assert len(list(tmp_path.iterdir())) == len(shards) + 1
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    Path("notes").touch()
+    with pytest.raises(ShardError, match="holds no shards"):
+        sharded().save(".")
+    assert [path.name for path in Path().iterdir()] == ["notes"]
+
+
+def test_a_crash_in_an_empty_directory_leaves_none_or_a_whole_set(tmp_path: Path) -> None:
+    for step in range(40):
+        path = tmp_path / f"p{step}"
+        path.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            _crash_at(patch, step)
+            try:
+                sharded(2).save(path)
+                break
+            except Crash:
+                pass
+        if not (path / "manifest.json").exists():
+            with pytest.raises(ShardError, match="holds no shards"):
+                load_shard(path, 0)
+            sharded(2).save(path)
+        for shard in sharded(2):
+            assert_same(shard, load_shard(path, shard.rank))
+        assert len(list(path.iterdir())) >= 3
+
+
+def test_a_failed_save_leaves_a_directory_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded(2).save(tmp_path / "old")
+    (tmp_path / "empty").mkdir()
+    before = {name: sorted((tmp_path / name).iterdir()) for name in ("old", "empty")}
+    monkeypatch.setattr(shard_io.ShardFiles, "finish", _no_space)
+    for name, files in before.items():
+        with pytest.raises(ShardError, match="No space left"):
+            sharded(3).save(tmp_path / name)
+        assert sorted((tmp_path / name).iterdir()) == files
+
+
+def _no_space(_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_a_killed_save_left_in_a_directory_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in ("rank-00000-of-00009-0123abcd.safetensors", f".writing-{'0' * 32}"):
+        (tmp_path / name).touch()
+    sharded(2).save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
