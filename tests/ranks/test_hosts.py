@@ -121,3 +121,54 @@ def test_two_machines_train_as_one(hosts: list[Host]) -> None:
     expected = [epoch["loss"] for epoch in json.loads(alone.stdout)["epochs"]]
     found = trained_on(hosts, *options)
     assert [epoch["loss"] for epoch in found["epochs"]] == pytest.approx(expected, rel=1e-9)
+
+
+ALL_REDUCE_UNTIL_CUT = """
+import sys, time
+import torch
+import torch.distributed as dist
+import graphshard
+from graphshard.ranks.keepalive import keep_alive
+
+graphshard.init()
+assert keep_alive(idle=1, interval=1, probes=2) > 0
+value = torch.ones(1)
+dist.all_reduce(value)
+print("met", flush=True)
+began = time.monotonic()
+try:
+    while time.monotonic() - began < 100:
+        dist.all_reduce(value)
+        time.sleep(0.05)
+except RuntimeError as error:
+    print(f"{time.monotonic() - began:.1f}", " ".join(str(error).split()), flush=True)
+"""
+
+
+@pytest.mark.processes
+def test_a_cut_link_is_noticed(hosts: list[Host]) -> None:
+    """Long before the timeout of a collective (30 minutes) is over."""
+    shared = {
+        "MASTER_ADDR": hosts[0].address,
+        "MASTER_PORT": "29512",
+        "LOCAL_WORLD_SIZE": "1",
+        "WORLD_SIZE": "2",
+    }
+    running = [
+        host.start(sys.executable, "-c", ALL_REDUCE_UNTIL_CUT, **shared, RANK=str(i), LOCAL_RANK="0")
+        for i, host in enumerate(hosts)
+    ]
+    try:
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "met\n"
+        _ip("-n", hosts[1].name, "link", "set", hosts[1].interface, "down")
+        said = [process.communicate(timeout=60) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for out, errors in said:
+        seconds, _, error = out.partition(" ")
+        assert out, errors
+        assert float(seconds) < 30
+        assert "No route to host" in error or "Connection timed out" in error, error

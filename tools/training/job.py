@@ -26,8 +26,8 @@ from graphshard.errors import DataError
 from graphshard.graph.data import GraphData
 from graphshard.options import Options
 from graphshard.ranks.groups import all_gather_object, default_group, group_rank
-from graphshard.ranks.interface import choose_interface
 from graphshard.ranks.launch import launch, signals_end_this_process
+from graphshard.ranks.start import meet
 from graphshard.shard.shard import Shard
 from graphshard.tools import output
 from graphshard.tools.targets.load import Target
@@ -106,8 +106,7 @@ def run_here(job: Job, shards: Path | None, load: Callable[[], GraphData]) -> li
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     backend, limit = "gloo" if device.type == "cpu" else "nccl", timedelta(seconds=job.timeout)
-    choose_interface()
-    dist.init_process_group(backend, timeout=limit)
+    meet(backend, limit)
     with signals_end_this_process(), ExitStack() as stack:
         folder: Path | None = None
         if local == 0:  # one partition a machine: machines need not share a disk

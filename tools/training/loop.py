@@ -27,6 +27,7 @@ from graphshard.border.totals import mean
 from graphshard.errors import DataError
 from graphshard.execute.bind import from_shard
 from graphshard.ranks.groups import ByteCounter, all_gather_object, count_bytes
+from graphshard.shard.placed import plain
 from graphshard.shard.shard import Shard
 from graphshard.tools.training.epoch import Epoch, Listener
 from graphshard.tools.training.keeping import Keeper, Keeping
@@ -126,21 +127,23 @@ class _Task:
             raise DataError("forward must return logits [N, classes], or the loss as a scalar")
         if out.dim() == 0:
             return out
-        y, mask = self._labels(out), self.tensors.get("train_mask")
+        y, mask = self._labels(out), plain(self.tensors.get("train_mask"))
+        own = plain(out)
         if mask is not None:
-            out, y = out[mask], y[mask]
-        return self.mean(F.cross_entropy(out, y, reduction="none"))
+            own, y = own[mask], y[mask]
+        return self.mean(F.cross_entropy(own, y, reduction="none"))
 
     def hits(self) -> list[tuple[int, int]] | None:
         """(right, all) among this rank's nodes of each split; None where there are no logits."""
         out: Tensor = self._output()
         if out.dim() == 0:
             return None
-        right = out.argmax(dim=-1) == self._labels(out)
-        masks = [self.tensors.get(f"{split}_mask", torch.zeros_like(right)) for split in SPLITS]
+        right = plain(out).argmax(dim=-1) == self._labels(out)
+        masks = [plain(self.tensors.get(f"{split}_mask", torch.zeros_like(right))) for split in SPLITS]
         return [(int(right[mask].sum()), int(mask.sum())) for mask in masks]
 
     def _labels(self, out: Tensor) -> Tensor:
+        """Of this rank's nodes: losses and hits are computed from its own rows, whose functions need no capture."""
         if "y" not in self.tensors:
             raise DataError(
                 "the data has no labels y to train on, or several node types have: return the loss from forward"
@@ -151,7 +154,8 @@ class _Task:
                 f"forward must return logits, one row for each node, or the loss as a scalar, not "
                 f"{list(out.shape)}"
             )
-        return y
+        own: Tensor = plain(y)
+        return own
 
 
 def _run(
