@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 _LIMIT = 120.0
+_LAST_HIT = 45
 _TRAIN = (
     *("train", "gcn", "sbm:nodes=200,degree=6", "--dtype", "float64", "--json", "--timeout", "6"),
     *("--epochs", "60", "--every", "1"),
@@ -67,6 +68,10 @@ class Job:
     @property
     def kept(self) -> Path:
         return self.folder / "checkpoints"
+
+    def epoch(self) -> int:
+        """Of its newest checkpoint."""
+        return max((int(path.name.split("-")[1]) for path in self.kept.glob("step-*")), default=0)
 
     def own(self) -> dict[int, int]:
         """Process id -> that of its parent, of every process of the run."""
@@ -150,16 +155,19 @@ def hit_and_resumed(folder: Path, fault: str, expected: Path, seed: int) -> Outc
     process = job.process
     assert process is not None
     begin = time.monotonic()
-    while not any(job.kept.glob("step-*")) and process.poll() is None and time.monotonic() - begin < _LIMIT:
+    after = place.randint(
+        1, _LAST_HIT
+    )  # while it trains: of a launcher killed behind its ranks no process is left
+    while job.epoch() < after and process.poll() is None and time.monotonic() - begin < _LIMIT:
         time.sleep(0.01)
-    time.sleep(place.uniform(0, 3.0))
+    time.sleep(place.uniform(0, 0.1))
     FAULTS[fault](job, place)
     begin = time.monotonic()
     while job.own() and time.monotonic() - begin < _LIMIT:
         process.poll()
         time.sleep(0.05)
     seconds, left = time.monotonic() - begin, list((folder / "tmp").glob("graphshard-*"))
-    epoch = max((int(path.name.split("-")[1]) for path in job.kept.glob("step-*")), default=0)
+    epoch = job.epoch()
     problem = f"processes {sorted(job.own())} did not end" if job.own() else ""
     if left:
         problem = problem or f"{[path.name for path in left]} were left"
