@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from graphshard.capture.functional import equal_graphs_once
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _equal_graphs_are_decomposed_once() -> Iterator[None]:
@@ -13,7 +15,5 @@ def _equal_graphs_are_decomposed_once() -> Iterator[None]:
 
     Each test still exports its models, so that what it reads is found; half of the graphs of a file are then known.
     """
-    from graphshard.capture.functional import equal_graphs_once
-
     with equal_graphs_once():
         yield

@@ -34,7 +34,7 @@ from graphshard.graph.roles import GivenRole, Member, Role, as_member
 from graphshard.options import Options
 from graphshard.partitioning.partition import partition
 from graphshard.ranks.groups import default_group
-from graphshard.ranks.launch import launch
+from graphshard.ranks.launch import GRACE_SECONDS, launch
 from graphshard.ranks.simulate import run_ranks
 from graphshard.shard.files import load_shard, save
 from graphshard.shard.node_parameters import GivenParameters, sets_of, with_owned_rows
@@ -142,8 +142,8 @@ def verify(
         if transport == "threads":
             for run in _runs(base, parts, modes, setting):
                 rows += run.on_threads(fault, timeout)
-        else:
-            rows += _on_processes(list(_runs(base, parts, modes, setting)), model, fault, timeout)
+        elif runs := list(_runs(base, parts, modes, setting)):
+            rows += _on_processes(runs, model, fault, timeout)
     name = str(dtype or "as given").removeprefix("torch.")
     return Report(num_parts, name, transport, rows, inexact=setting.options.inexact)
 
@@ -275,9 +275,8 @@ def _on_processes(
             stored = [(v.kind, v.name, v.value, v.ids, v.dim) for v in run.reference.values()]
             torch.save(stored, folder / f"reference-{number}.pt")
         job = (source, name, [run.setting for run in runs], fault)
-        ranks = launch(
-            _rank_job, len(first.parts.shards), job, timeout=timeout, run_timeout=timeout * len(runs)
-        )
+        limit = timeout * len(runs) + GRACE_SECONDS
+        ranks = launch(_rank_job, len(first.parts.shards), job, timeout=timeout, run_timeout=limit)
     return [row for run, *found in zip(runs, *ranks, strict=True) for row in run.rows(found)]
 
 

@@ -56,7 +56,7 @@ LIBRARIES = ("torch_geometric.nn",)
 # A rank whose peer died fails within milliseconds of it; the launching process then sees the dead one first.
 _LINGER_SECONDS = 1.0
 # Past the process group's own timeout, which names the operation that waited.
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 # From a polite end of the other ranks to a hard one.
 _STOP_SECONDS = 10.0
 # A rank that is asked where it is answers in C, whatever it does in Python.
@@ -117,7 +117,7 @@ def launch(
         raise GraphshardError(f"a launch needs at least one rank, not {world_size}")
     payload = _pack(fn, args)
     _preload(fn.__module__)
-    limit = timeout + _GRACE_SECONDS if run_timeout is None else run_timeout
+    limit = timeout + GRACE_SECONDS if run_timeout is None else run_timeout
     with tempfile.TemporaryDirectory(prefix="graphshard-launch-") as name:  # only its owner can read it
         threads, left = _threads_per_rank(world_size), (name, *map(str, temporary))
         job = _Job(payload, name, _environment(), world_size, threads, timeout, limit, left)

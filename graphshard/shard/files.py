@@ -36,9 +36,7 @@ from graphshard.shard.streamed import write_streamed
 UNFINISHED = ".unfinished"
 """What files are cut in, where the directory of the shards is there before they are."""
 
-_OWN_FILES = re.compile(
-    rf"rank-\d{{5,}}-of-\d{{5,}}-[0-9a-f]{{8}}\.safetensors|\.writing-[0-9a-f]{{32}}|{re.escape(UNFINISHED)}"
-)
+_OWN_FILES = re.compile(r"rank-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors|\.writing-[0-9a-f]{32}")
 
 
 def save(shards: Sequence[Shard], path: str | PathLike[str]) -> None:
@@ -105,7 +103,7 @@ def writing(path: str | PathLike[str]) -> Iterator[ShardFiles]:
     """
     target = Path(path)
     try:
-        with alone_in(target.parent):
+        with alone_in(target.resolve().parent):  # the same for "." and for its name
             if is_for_shards(target):  # written to, not replaced: it may be ".", or where a volume is mounted
                 try:
                     files = ShardFiles(target)
@@ -258,7 +256,9 @@ def is_for_shards(target: Path) -> bool:
     """
     if not target.exists():
         return False
-    if target.is_dir() and all(_OWN_FILES.fullmatch(file.name) for file in target.iterdir()):
+    if target.is_dir() and all(
+        file.name == UNFINISHED or _OWN_FILES.fullmatch(file.name) for file in target.iterdir()
+    ):
         return True
     with suppress(OSError, ValueError):
         manifest = json.loads((target / MANIFEST).read_bytes())
@@ -305,11 +305,13 @@ def _placed(scratch: Path, shard: Shard, folder: Path, digest: str) -> dict[str,
 
 def _remove_files_of_no_set(folder: Path) -> None:
     """Remove rank files that no manifest speaks of: of the set before, or of one that failed."""
-    current: set[str] = set()
-    if (folder / MANIFEST).exists():
-        current = {entry["file"] for entry in read_manifest(folder)["ranks"]}
+    try:
+        ranks = read_manifest(folder)["ranks"] if (folder / MANIFEST).exists() else []
+    except ShardError:
+        return  # which files are those of an older version is not known
+    current = {entry["file"] for entry in ranks}
     for file in folder.iterdir():
-        if file.name not in current and file.is_file() and _OWN_FILES.fullmatch(file.name):
+        if file.name not in current and _OWN_FILES.fullmatch(file.name):
             file.unlink()
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 _LIMIT = 120.0
+# While the run still trains: of a launcher that is killed behind its ranks no process is left to tidy up.
 _LAST_HIT = 45
 _TRAIN = (
     *("train", "gcn", "sbm:nodes=200,degree=6", "--dtype", "float64", "--json", "--timeout", "6"),
@@ -155,9 +156,7 @@ def hit_and_resumed(folder: Path, fault: str, expected: Path, seed: int) -> Outc
     process = job.process
     assert process is not None
     begin = time.monotonic()
-    after = place.randint(
-        1, _LAST_HIT
-    )  # while it trains: of a launcher killed behind its ranks no process is left
+    after = place.randint(1, _LAST_HIT)
     while job.epoch() < after and process.poll() is None and time.monotonic() - begin < _LIMIT:
         time.sleep(0.01)
     time.sleep(place.uniform(0, 0.1))
@@ -166,6 +165,7 @@ def hit_and_resumed(folder: Path, fault: str, expected: Path, seed: int) -> Outc
     while job.own() and time.monotonic() - begin < _LIMIT:
         process.poll()
         time.sleep(0.05)
+    process.poll()  # it may have ended before the first look
     seconds, left = time.monotonic() - begin, list((folder / "tmp").glob("graphshard-*"))
     epoch = job.epoch()
     problem = f"processes {sorted(job.own())} did not end" if job.own() else ""

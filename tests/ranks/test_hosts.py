@@ -124,7 +124,7 @@ def test_two_machines_train_as_one(hosts: list[Host]) -> None:
 
 
 ALL_REDUCE_UNTIL_CUT = """
-import sys, time
+import time
 import torch
 import torch.distributed as dist
 import graphshard

@@ -298,6 +298,19 @@ def test_a_failed_save_leaves_a_directory_as_it_was(tmp_path: Path, monkeypatch:
         assert sorted((tmp_path / name).iterdir()) == files
 
 
+def test_a_failed_save_over_a_set_of_another_version_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that the set which it was to replace is of another version; and that set keeps its files."""
+    sharded(2).save(tmp_path)
+    files, manifest = set(tmp_path.iterdir()), tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 4', '"version": 3'))
+    monkeypatch.setattr(shard_io.ShardFiles, "finish", _no_space)
+    with pytest.raises(ShardError, match="No space left"):
+        sharded(3).save(tmp_path)
+    assert files <= set(tmp_path.iterdir())
+
+
 def _no_space(_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

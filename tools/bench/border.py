@@ -25,6 +25,7 @@ from torch import Tensor
 import graphshard
 from graphshard.ops.gather import gather_rows
 from graphshard.ranks.launch import launch
+from graphshard.ranks.memory import peak_memory
 from graphshard.tools.data.sources import load_data
 from graphshard.tools.targets.load import Target, load_target
 
@@ -128,7 +129,7 @@ def _steps(target: Target, spec: str, folder: str, steps: int) -> dict[str, Any]
     for _ in range(steps):
         for way, run in runs.items():
             found[way].append(run())
-    return found | {"peak": _peak(), "losses": tuple(losses.values())}
+    return found | {"peak": peak_memory() / 2**20, "losses": tuple(losses.values())}
 
 
 def _step(
@@ -168,14 +169,7 @@ def _gather(rows: int, columns: int) -> tuple[float, float, float]:
         whole.sum().backward()
         forward.append(middle - start)
         backward.append(time.perf_counter() - middle)
-    return median(forward), median(backward), _peak()
-
-
-def _peak() -> float:
-    """MiB that this process held at its peak."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+    return median(forward), median(backward), peak_memory() / 2**20
 
 
 HEADER = f"{'model':<8}{'local us':>10}{'shard us':>10}{'whole us':>10}{'shard - local':>15}{'MiB':>7}"
