@@ -52,15 +52,18 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         op = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
         if op is not None and op in defaults:
             table[op] = defaults[op]
+    return table | own_definitions()
+
+
+def own_definitions() -> dict[Any, Callable[..., Any]]:
+    """The ops whose steps are written below, for PyTorch's own cannot be cut."""
     aten = torch.ops.aten
-    own: dict[Any, Callable[..., Any]] = {
-        aten.instance_norm: instance_norm,
-        aten.bilinear: bilinear,
-        aten.copy: copy,
-        aten.tensordot: tensordot,
+    return {
+        aten.instance_norm.default: instance_norm,
+        aten.bilinear.default: bilinear,
+        aten.copy.default: copy,
+        aten.tensordot.default: tensordot,
     }
-    table.update({packet.default: function for packet, function in own.items()})
-    return table
 
 
 def copy(self: Tensor, src: Tensor, _non_blocking: bool = False) -> Tensor:

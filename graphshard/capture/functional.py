@@ -1,8 +1,11 @@
 """An exported graph in functional ops; of simulated ranks, equal graphs once.
 
-torch's decomposition is half of the time that a capture takes, and simulated ranks of one process wait for each
-other's. They still export the model each for itself, so that what they read differently is found; where the exported
-graphs are equal to the last constant, so is what comes of them, and the first rank's serves all.
+Most graphs are rewritten op by op (``taken_apart.py``, ``in_place.py``). What these cannot be sure of is left to
+torch's decomposition, which takes longer than the export itself: writes into buffers, through views, batch norms.
+
+Simulated ranks of one process wait for each other's. They still export the model each for itself, so that what they
+read differently is found; where the exported graphs are equal to the last constant, so is what comes of them, and the
+first rank's serves all.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram, ExportGraphSignature
 
 from graphshard.capture.composites import decompositions
+from graphshard.capture.in_place import without_writes
+from graphshard.capture.taken_apart import take_apart
 from graphshard.ir.program import copied_graph
 from graphshard.private import pytree
 
@@ -70,6 +75,20 @@ def functional(exported: ExportedProgram) -> Functional:
 
 
 def _decomposed(exported: ExportedProgram) -> Functional:
+    return op_by_op(exported) or by_torch(exported)
+
+
+def op_by_op(exported: ExportedProgram) -> Functional | None:
+    """What :func:`by_torch` gives, but for the order of sizes; None of a graph that needs more."""
+    graph, _ = copied_graph(exported.graph)
+    if not (take_apart(graph) and without_writes(graph) and take_apart(graph)):
+        return None
+    module = fx.GraphModule(exported.graph_module, graph)
+    return Functional(module, exported.graph_signature, dict(exported.constants))
+
+
+def by_torch(exported: ExportedProgram) -> Functional:
+    """A graph of any ops through ``ExportedProgram.run_decompositions``."""
     with warnings.catch_warnings():
         # torch's own internals: copyreg of a deprecated pytree class.
         warnings.simplefilter("ignore", FutureWarning)
@@ -108,4 +127,4 @@ def _example(value: Any) -> str:
     return f"{type(value).__name__} {value.dtype} {tuple(value.shape)} {strides} {layout}"
 
 
-__all__ = ["Functional", "equal_graphs_once", "fingerprint", "functional"]
+__all__ = ["Functional", "by_torch", "equal_graphs_once", "fingerprint", "functional", "op_by_op"]

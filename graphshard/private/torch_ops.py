@@ -12,10 +12,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch._C import DispatchKey
 from torch._library.custom_ops import CustomOpDef
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-__all__ = ["CustomOpDef", "HigherOrderOperator", "OpOverload", "OpOverloadPacket", "overload_of", "schema_of"]
+__all__ = [
+    "CustomOpDef",
+    "HigherOrderOperator",
+    "OpOverload",
+    "OpOverloadPacket",
+    "has_composite_kernel",
+    "overload_of",
+    "schema_of",
+]
 
 
 def schema_of(op: Any) -> Any:
@@ -32,3 +41,12 @@ def overload_of(op: CustomOpDef) -> OpOverload[..., Any]:
     Relies on ``CustomOpDef._opoverload``.
     """
     return op._opoverload
+
+
+def has_composite_kernel(op: OpOverload[..., Any]) -> bool:
+    """Whether an op is defined by other ops, which autograd records in its place: ``op.decompose`` runs them.
+
+    Relies on the dispatch key ``CompositeImplicitAutograd``, under which C++ and ``OpOverload.py_kernels`` have them.
+    """
+    key = DispatchKey.CompositeImplicitAutograd
+    return key in op.py_kernels or op.has_kernel_for_dispatch_key(key)
