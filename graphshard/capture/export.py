@@ -37,7 +37,7 @@ from graphshard.errors import CaptureError, GraphshardError
 from graphshard.ir.program import Program
 from graphshard.private import pytree
 from graphshard.private.pyg import without_segment_matmul
-from graphshard.private.torch_export_errors import UserError, is_fixed_size
+from graphshard.private.torch_export_errors import is_about_the_model, is_fixed_size
 
 
 @dataclass
@@ -347,11 +347,13 @@ def _export(flat_module: _Flat, signature: Signature, flat: list[Tensor]) -> Exp
     assert problem is not None
     if is_fixed_size(problem):
         flat_module.watch = True
-        with contextlib.suppress(UserError):  # then nothing was found that says more
-            try:
-                _export_once(flat_module, signature, flat, strict=False)
-            except FixedSizeError as found:
-                problem = found
+        try:
+            _export_once(flat_module, signature, flat, strict=False)
+        except FixedSizeError as found:
+            problem = found
+        except Exception as error:
+            if not is_about_the_model(error):  # then nothing was found that says more
+                raise
     raise explained(problem, flat_module.model) from problem
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,8 +22,26 @@ from graphshard.private.torch_ops import OpOverload, has_composite_kernel, schem
 _IN_PLACE = (
     # elementwise
     *("abs_", "add_.Tensor", "add_.Scalar", "addcdiv_", "addcmul_", "ceil_", "clamp_", "clamp_.Tensor"),
-    *("clamp_max_", "clamp_max_.Tensor", "clamp_min_", "clamp_min_.Tensor", "cos_", "div_.Tensor", "div_.Scalar"),
-    *("div_.Tensor_mode", "elu_", "exp_", "fill_.Scalar", "fill_.Tensor", "floor_", "hardtanh_", "leaky_relu_"),
+    *(
+        "clamp_max_",
+        "clamp_max_.Tensor",
+        "clamp_min_",
+        "clamp_min_.Tensor",
+        "cos_",
+        "detach_",
+        "div_.Tensor",
+        "div_.Scalar",
+    ),
+    *(
+        "div_.Tensor_mode",
+        "elu_",
+        "exp_",
+        "fill_.Scalar",
+        "fill_.Tensor",
+        "floor_",
+        "hardtanh_",
+        "leaky_relu_",
+    ),
     *("log_", "log1p_", "masked_fill_.Scalar", "masked_fill_.Tensor", "mul_.Tensor", "mul_.Scalar", "neg_"),
     *("nan_to_num_", "reciprocal_", "relu_", "round_", "rsqrt_", "sigmoid_"),
     *("sign_", "sin_", "sqrt_", "square_", "sub_.Tensor", "sub_.Scalar", "tanh_", "tril_", "triu_"),
@@ -31,6 +49,9 @@ _IN_PLACE = (
     *("index_add_", "index_copy_", "index_fill_.int_Scalar", "index_put_", "scatter_.src", "scatter_.value"),
     *("scatter_add_", "scatter_reduce_.two"),
 )
+
+
+_NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @functools.cache
@@ -119,24 +140,12 @@ def _is_alike(new: Any, old: Any) -> bool:
 
 
 def _may_share_memory(node: fx.Node) -> Iterable[fx.Node]:
-    """The operands whose memory the result of a call may lie in."""
+    """The operands in whose memory the result of a call may lie."""
     if node.op != "call_function" or node.target is operator.getitem:
         return node.all_input_nodes
-    if not isinstance(node.target, OpOverload):
-        return () if _is_number(node) else node.all_input_nodes
-    if has_composite_kernel(node.target):
-        return node.all_input_nodes  # its schema may not say so
-    return _by_schema(node)
-
-
-def _is_number(node: fx.Node) -> bool:
-    return not isinstance(node.meta.get("val"), Tensor)
-
-
-def _by_schema(node: fx.Node) -> Iterator[fx.Node]:
-    schema = schema_of(node.target)
-    if not any(result.alias_info for result in schema.returns):
-        return
-    for argument, value in zip(schema.arguments, node.args, strict=False):
-        if argument.alias_info:
-            yield from (value,) if isinstance(value, fx.Node) else (v for v in value if isinstance(v, fx.Node))
+    if not isinstance(node.target, OpOverload):  # a region, or arithmetic on sizes
+        return () if isinstance(node.meta.get("val"), _NUMBERS) else node.all_input_nodes
+    if has_composite_kernel(node.target):  # its schema may not say so: einsum, broadcast_tensors
+        return node.all_input_nodes
+    says_so = any(result.alias_info is not None for result in schema_of(node.target).returns)
+    return node.all_input_nodes if says_so else ()

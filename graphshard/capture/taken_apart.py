@@ -35,13 +35,16 @@ def take_apart(graph: fx.Graph) -> bool:
 def _take_apart(node: fx.Node, sizes: dict[str, fx.Node]) -> bool:
     if _is_left_to_torch(node.target):
         return False
-    steps = own_definitions().get(node.target)
-    if steps is None and not _may_return_an_operand(node.target):
+    if node.target is aten.lift_fresh_copy.default:  # of a constant, which the export has lifted
+        node.target = aten.clone.default
+    target: Any = node.target
+    steps = own_definitions().get(target)
+    if steps is None and not _may_return_an_operand(target):
         if (symbol := _symbol(node)) is not None:
             sizes.setdefault(symbol, node)
         return True
     # The steps of ours are written in ops that stay; those of torch in ops that are taken apart further.
-    recorded = _recorded(node, steps or node.target.decompose, keep_composites=steps is not None)
+    recorded = _recorded(node, steps or target.decompose, keep_composites=steps is not None)
     if recorded is None:
         return False
     made = _put_before(node, *recorded, sizes)

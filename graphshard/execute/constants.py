@@ -12,7 +12,7 @@ counted. Programs of one model share what they compute in the same way: training
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ from graphshard.private.torch_tensors import Seen
 from graphshard.ranks.checksums import quick_checksum
 from graphshard.ranks.groups import device_of_numbers, resolve
 from graphshard.ranks.memory import return_free_memory, return_mapped_pages
+
+_LARGE = 1 << 20
+"""Bytes that the constants read from which on memory is given back after they are computed."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class Constants:
             with torch.inference_mode(False):  # a later step may train with them
                 found = _compute(part, inputs)
             if not changed:  # data that changes in every step would pay for fresh pages in every step
-                return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
+                if _is_large(inputs[i] for i in part.reads):
+                    return_free_memory()  # what led to them: the halo rows of wide features, unsorted edges
                 return_mapped_pages(_read_once(part, inputs))  # edges, once their structure is there
             self.values.update(zip(numbers, found, strict=True))
             self.data.update(read)
@@ -117,6 +121,11 @@ class Constants:
             known = structure_of(part.program, self.table)
             self.numbers[id(part)] = part, [known[node] for node in part.kept]
         return self.numbers[id(part)][1]
+
+
+def _is_large(values: Iterable[Any]) -> bool:
+    """Whether what was freed beside these is worth the milliseconds that giving it back takes."""
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor)) >= _LARGE
 
 
 def _read_once(part: Split, inputs: Sequence[Any]) -> list[Tensor]:

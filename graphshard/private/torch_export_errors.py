@@ -1,15 +1,15 @@
-"""The errors of torch.export, told apart by their words. Imports ``torch._dynamo``, which takes a second."""
+"""The errors of torch.export, told apart by their words and classes."""
 
 from __future__ import annotations
 
-from torch._dynamo.exc import UserError
+import sys
 
 __all__ = [
     "FAKE_TENSOR_CAST",
     "FAKE_TENSOR_KEPT",
     "NOT_A_PARAMETER",
     "NO_NUMPY",
-    "UserError",
+    "is_about_the_model",
     "is_data_dependent",
     "is_fixed_size",
 ]
@@ -41,3 +41,12 @@ def is_fixed_size(error: BaseException) -> bool:
     """
     text = str(error)
     return "onstraint" in text and ("violated" in text or "pecializ" in text)
+
+
+def is_about_the_model(error: BaseException) -> bool:
+    """Whether torch.export says that the model, or what it was called with, cannot be exported.
+
+    Relies on ``torch._dynamo.exc.UserError``. That module takes a second to import, and is there if it raised.
+    """
+    module = sys.modules.get("torch._dynamo.exc")
+    return module is not None and isinstance(error, module.UserError)

@@ -137,15 +137,23 @@ def return_mapped_pages(tensors: Iterable[Tensor]) -> None:
     advise = _of_process("madvise")
     if advise is None:
         return
-    page, mapped = mmap.PAGESIZE, _mapped_files()
-    for tensor in tensors:
-        if tensor.layout is not strided or tensor.device.type != "cpu" or not tensor.is_contiguous():
-            continue
-        first = tensor.data_ptr()
-        start = -(-first // page) * page
-        stop = (first + tensor.numel() * tensor.element_size()) // page * page
-        if stop > start and any(a <= start and stop <= b for a, b in mapped):
+    pages = [whole for tensor in tensors if (whole := _whole_pages(tensor)) is not None]
+    mapped = (
+        _mapped_files() if pages else []
+    )  # there are thousands, and a small tensor has no page of its own
+    for start, stop in pages:
+        if any(a <= start and stop <= b for a, b in mapped):
             advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _PAGE_OUT)
+
+
+def _whole_pages(tensor: Tensor) -> tuple[int, int] | None:
+    """The addresses of the pages that hold nothing but a tensor; None where there is none."""
+    if tensor.layout is not strided or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return None
+    page, first = mmap.PAGESIZE, tensor.data_ptr()
+    start = -(-first // page) * page
+    stop = (first + tensor.numel() * tensor.element_size()) // page * page
+    return (start, stop) if stop > start else None
 
 
 def _mapped_files() -> list[tuple[int, int]]:
