@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from rich.console import Console
 
-from graphshard.capture.functional import equal_graphs_once
 from graphshard.check.report import Report
 from graphshard.check.verify import Factory, verify
 from graphshard.private import pytree
@@ -61,8 +60,7 @@ def run_ranks(
         >>> run_ranks(2, lambda rank, name, group: (rank, group.size()))
         [(0, 2), (1, 2)]
     """
-    with equal_graphs_once():
-        results = simulate.run_ranks(world_size, fn, timeout=timeout, own_random=own_random)
+    results = simulate.run_ranks(world_size, fn, timeout=timeout, own_random=own_random)
     return [pytree.tree_map(plain, result) for result in results]
 
 

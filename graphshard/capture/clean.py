@@ -3,9 +3,9 @@
 - class losses become opaque ops, since their decomposition over masked rows fails;
 - regions are inlined: of ``torch.no_grad()`` with their inputs detached, since decomposition would drop the
   region and let gradients through (measured), of ``enable_grad`` and a disabled autocast as they are;
-- ``run_decompositions`` (functional.py) removes in-place ops, takes a few composite ops apart (composites.py) and keeps
-  ``detach``. Never the core-ATen table: it turns ``detach`` into ``alias`` and doubles gradients silently
-  (measured);
+- the graph is made functional (functional.py): in-place ops make new tensors, a few composite ops are taken apart
+  (composites.py), ``detach`` stays. Never the core-ATen table: it turns ``detach`` into ``alias`` and doubles gradients
+  silently (measured);
 - common subexpressions are merged *before* placement, since row sets are told apart by their mask node.
 """
 

@@ -36,6 +36,7 @@ from graphshard.capture.writes import Attribute, find_writes, kept_apart, refuse
 from graphshard.errors import CaptureError, GraphshardError
 from graphshard.ir.program import Program
 from graphshard.private import pytree
+from graphshard.private.fake_tensors import without_cache
 from graphshard.private.pyg import without_segment_matmul
 from graphshard.private.torch_export_errors import is_about_the_model, is_fixed_size
 
@@ -362,6 +363,7 @@ def _export_once(
 ) -> ExportedProgram:
     with (
         _quiet(),
+        without_cache(),
         without_segment_matmul(),  # PyG chooses a kernel by the data; the plain loop captures
         symbolic_numbers(flat_module.model),
         capturable_layers(),

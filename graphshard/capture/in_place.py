@@ -1,16 +1,16 @@
 """In-place ops as the ops that make a new tensor, where nothing else sees that the old one is written to.
 
 An op that writes into a tensor is the same as one that makes another, if whoever reads the tensor later reads the new
-one, and if nothing that shares memory with it is read later: no view of it, no base, no input. That is plain from the
-schemas of the ops, and holds for nearly all that models write: sums by index into zeros, ``relu_`` of a fresh result.
-Anything else is left to torch's own functionalization.
+one, and if nothing that shares memory with it is read later: no view of it, no base. That is plain from the schemas of
+the ops, and holds for nearly all that models write: sums by index into zeros, ``relu_`` of a fresh result, running
+statistics. Anything else is left to torch's own functionalization.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -19,37 +19,31 @@ from torch import Tensor, fx
 from graphshard.private.fake_tensors import fake_mode_of
 from graphshard.private.torch_ops import OpOverload, has_composite_kernel, schema_of
 
+aten = torch.ops.aten
+
 _IN_PLACE = (
     # elementwise
     *("abs_", "add_.Tensor", "add_.Scalar", "addcdiv_", "addcmul_", "ceil_", "clamp_", "clamp_.Tensor"),
+    *("clamp_max_", "clamp_max_.Tensor", "clamp_min_", "clamp_min_.Tensor", "cos_", "div_.Tensor"),
+    *("div_.Scalar", "div_.Tensor_mode", "elu_", "exp_", "fill_.Scalar", "fill_.Tensor", "floor_"),
+    *("hardtanh_", "leaky_relu_", "log_", "log1p_", "masked_fill_.Scalar", "masked_fill_.Tensor"),
+    *("mul_.Tensor", "mul_.Scalar", "nan_to_num_", "neg_", "reciprocal_", "relu_", "round_", "rsqrt_"),
     *(
-        "clamp_max_",
-        "clamp_max_.Tensor",
-        "clamp_min_",
-        "clamp_min_.Tensor",
-        "cos_",
-        "detach_",
-        "div_.Tensor",
-        "div_.Scalar",
+        "sigmoid_",
+        "sign_",
+        "sin_",
+        "sqrt_",
+        "square_",
+        "sub_.Tensor",
+        "sub_.Scalar",
+        "tanh_",
+        "tril_",
+        "triu_",
     ),
-    *(
-        "div_.Tensor_mode",
-        "elu_",
-        "exp_",
-        "fill_.Scalar",
-        "fill_.Tensor",
-        "floor_",
-        "hardtanh_",
-        "leaky_relu_",
-    ),
-    *("log_", "log1p_", "masked_fill_.Scalar", "masked_fill_.Tensor", "mul_.Tensor", "mul_.Scalar", "neg_"),
-    *("nan_to_num_", "reciprocal_", "relu_", "round_", "rsqrt_", "sigmoid_"),
-    *("sign_", "sin_", "sqrt_", "square_", "sub_.Tensor", "sub_.Scalar", "tanh_", "tril_", "triu_"),
     # by index
     *("index_add_", "index_copy_", "index_fill_.int_Scalar", "index_put_", "scatter_.src", "scatter_.value"),
     *("scatter_add_", "scatter_reduce_.two"),
 )
-
 
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -60,64 +54,105 @@ def _functional_ops() -> dict[Any, OpOverload[..., Any]]:
     table = {}
     for name in _IN_PLACE:
         packet, _, overload = name.partition(".")
-        written, made = (getattr(torch.ops.aten, n) for n in (packet, packet.removesuffix("_")))
+        written, made = (getattr(aten, n) for n in (packet, packet.removesuffix("_")))
         table[getattr(written, overload or "default")] = getattr(made, overload or "default")
-    table[torch.ops.aten.pow_.Scalar] = torch.ops.aten.pow.Tensor_Scalar
-    table[torch.ops.aten.pow_.Tensor] = torch.ops.aten.pow.Tensor_Tensor
+    table[aten.pow_.Scalar] = aten.pow.Tensor_Scalar
+    table[aten.pow_.Tensor] = aten.pow.Tensor_Tensor
     return table
 
 
-def without_writes(graph: fx.Graph) -> bool:
+def without_writes(graph: fx.Graph, buffers: Collection[str]) -> dict[str, fx.Node] | None:
     """Replace every in-place op of a graph.
 
+    Args:
+        graph: of ops whose schemas say what they write.
+        buffers: the names of the inputs that may be written to.
+
     Returns:
-        Whether none is left. If not, the graph is half rewritten.
+        The last values of the buffers that are written, by their names. None where an in-place op is left: the graph
+        is then half rewritten.
     """
-    memory: dict[fx.Node, set[fx.Node]] = {}
-    order = {node: number for number, node in enumerate(graph.nodes)}
+    writes = _Writes(graph, frozenset(buffers))
     for node in list(graph.nodes):
-        if node.op == "call_function" and _writes(node.target):
-            new = _made_anew(node, memory, order)
-            if new is None:
-                return False
-            memory[new] = {new}
-        else:
-            memory[node] = shared = {node}
-            for other in _may_share_memory(node):
-                shared |= memory[other]
-            for each in shared:
-                memory[each] = shared
-    return True
+        if node.op != "call_function" or not _writes(node.target):
+            writes.reached(node)
+        elif not writes.replaced(node):
+            return None
+    return writes.last
 
 
-def _writes(target: Callable[..., Any]) -> bool:
+def _writes(target: Any) -> bool:
     return isinstance(target, OpOverload) and bool(schema_of(target).is_mutable)
 
 
-def _made_anew(
-    node: fx.Node, memory: dict[fx.Node, set[fx.Node]], order: dict[fx.Node, int]
-) -> fx.Node | None:
-    """The node's op into a new tensor, which all that follows reads; None where that is not the same."""
-    op, written = _functional_ops().get(node.target), node.args[0] if node.args else None
-    if op is None or not isinstance(written, fx.Node):
-        return None
-    shared = memory[written]
-    if any(each.op != "call_function" for each in shared):
-        return None  # an input of the graph, or a constant
-    later = order[node]
-    if any(order[user] >= later for each in shared - {written} for user in each.users):
-        return None
-    example = _example(op, node)
-    if not _is_alike(example, written.meta.get("val")):
-        return None
-    with node.graph.inserting_before(node):
-        new = node.graph.call_function(op, node.args, node.kwargs)
-    new.meta = dict(node.meta) | {"val": example}
-    order[new] = later
-    node.replace_all_uses_with(new)
-    node.graph.erase_node(node)
-    written.replace_all_uses_with(new, delete_user_cb=lambda user: order[user] > later)
-    return new
+class _Writes:
+    """The in-place ops of a graph, from its first node to its last.
+
+    Attributes:
+        last: the values of the buffers that are written, so far.
+    """
+
+    def __init__(self, graph: fx.Graph, buffers: frozenset[str]) -> None:
+        self.last: dict[str, fx.Node] = {}
+        self._buffers = buffers
+        self._order = {node: number for number, node in enumerate(graph.nodes)}
+        self._memory: dict[fx.Node, set[fx.Node]] = {}
+        self._copied: set[fx.Node] = set()  # a tensor that took their values reads them
+
+    def reached(self, node: fx.Node) -> None:
+        """Note what the result of a call may share memory with."""
+        self._memory[node] = shared = {node}
+        for other in _may_share_memory(node):
+            shared |= self._memory[other]
+        for each in shared:
+            self._memory[each] = shared
+
+    def replaced(self, node: fx.Node) -> bool:
+        """Whether the node's op was replaced by one into a new tensor, which all that follows reads."""
+        written = node.args[0] if node.args else None
+        if not isinstance(written, fx.Node) or not self._is_seen_by_nobody_else(written, self._order[node]):
+            return False
+        new = self._values(node)
+        if new is None or not _is_alike(new.meta.get("val"), written.meta.get("val")):
+            return False
+        later = self._order[node]
+        node.replace_all_uses_with(new)
+        node.graph.erase_node(node)
+        written.replace_all_uses_with(new, delete_user_cb=lambda user: self._order[user] > later)
+        names = [written.name] if written.op == "placeholder" else []
+        names += [name for name, value in self.last.items() if value is written]
+        self.last.update(dict.fromkeys(names, new))
+        return True
+
+    def _is_seen_by_nobody_else(self, written: fx.Node, when: int) -> bool:
+        shared = self._memory[written]
+        if not shared.isdisjoint(self._copied):
+            return False
+        if any(each.op != "call_function" and not self._is_written_buffer(each, written) for each in shared):
+            return False  # a constant, or an input whose owner sees it
+        return all(self._order[user] < when for each in shared - {written} for user in each.users)
+
+    def _is_written_buffer(self, node: fx.Node, written: fx.Node) -> bool:
+        return node is written and node.op == "placeholder" and node.name in self._buffers
+
+    def _values(self, node: fx.Node) -> fx.Node | None:
+        """What is in a tensor when it has been written to; None of an op without a functional form."""
+        if node.target is aten.copy_.default:
+            source = node.args[1]
+            if not isinstance(source, fx.Node):
+                return None
+            self._copied.add(source)
+            return source
+        op = _functional_ops().get(node.target)
+        example = None if op is None else _example(op, node)
+        if op is None or example is None:
+            return None
+        with node.graph.inserting_before(node):
+            new = node.graph.call_function(op, node.args, node.kwargs)
+        new.meta = dict(node.meta) | {"val": example}
+        self._order[new] = self._order[node]
+        self._memory[new] = {new}
+        return new
 
 
 def _example(op: OpOverload[..., Any], node: fx.Node) -> Any:
@@ -130,7 +165,7 @@ def _example(op: OpOverload[..., Any], node: fx.Node) -> Any:
 
 
 def _is_alike(new: Any, old: Any) -> bool:
-    """Whether the op gives what would be written: in place it keeps the tensor's dtype."""
+    """Whether the op gives what would be written: in place a tensor keeps its dtype and its shape."""
     return (
         isinstance(new, Tensor)
         and isinstance(old, Tensor)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphshard.capture.composites import decompositions, own_definitions
@@ -22,6 +22,37 @@ from graphshard.private.torch_ops import OpOverload, has_composite_kernel, schem
 aten = torch.ops.aten
 
 
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,  # noqa: ARG001 (the schema's)
+) -> Tensor:
+    """``torch.nn.functional.batch_norm`` by the ops in which torch's decomposition leaves it."""
+    out: Tensor
+    if not training:
+        out, *_ = aten._native_batch_norm_legit_no_training(
+            x, weight, bias, running_mean, running_var, momentum, eps
+        )
+    elif running_mean is None or running_var is None:
+        out, *_ = aten._native_batch_norm_legit.no_stats(x, weight, bias, training, momentum, eps)
+    else:
+        out, _, _, mean, var = aten._native_batch_norm_legit_functional(
+            x, weight, bias, running_mean, running_var, training, momentum, eps
+        )
+        running_mean.copy_(mean)
+        running_var.copy_(var)
+    return out
+
+
+_DEFINITIONS = own_definitions() | {aten.batch_norm.default: _batch_norm}
+
+
 def take_apart(graph: fx.Graph) -> bool:
     """Replace each call of an op with a definition of ours, and of a composite op that may return its operand.
 
@@ -29,16 +60,17 @@ def take_apart(graph: fx.Graph) -> bool:
         Whether that was possible. If not, the graph is half rewritten, and has to be left to torch.
     """
     sizes = _sizes_of_inputs(graph)
-    return all(_take_apart(node, sizes) for node in list(graph.nodes) if node.op == "call_function")
+    # Nodes that are erased on the way are not come to.
+    return all(_take_apart(node, sizes) for node in graph.nodes if node.op == "call_function")
 
 
 def _take_apart(node: fx.Node, sizes: dict[str, fx.Node]) -> bool:
     if _is_left_to_torch(node.target):
         return False
-    if node.target is aten.lift_fresh_copy.default:  # of a constant, which the export has lifted
-        node.target = aten.clone.default
+    if node.target is aten.lift_fresh_copy.default:
+        _copy_constant(node)
     target: Any = node.target
-    steps = own_definitions().get(target)
+    steps = _DEFINITIONS.get(target)
     if steps is None and not _may_return_an_operand(target):
         if (symbol := _symbol(node)) is not None:
             sizes.setdefault(symbol, node)
@@ -51,11 +83,20 @@ def _take_apart(node: fx.Node, sizes: dict[str, fx.Node]) -> bool:
     return made is not None and all(_take_apart(step, sizes) for step in made)
 
 
+def _copy_constant(node: fx.Node) -> None:
+    """A tensor made in forward: the export has lifted it, and detaches its copy, which has no gradient anyway."""
+    node.target = aten.clone.default
+    for user in list(node.users):
+        if user.target is aten.detach_.default:
+            user.replace_all_uses_with(node)
+            user.graph.erase_node(user)
+
+
 def _is_left_to_torch(target: Any) -> bool:
     """Composite ops by torch's own definitions, and the norm whose schema does not say that it writes."""
     if target is aten.native_batch_norm.default:
         return True
-    return target in decompositions() and target not in own_definitions()
+    return target in decompositions() and target not in _DEFINITIONS
 
 
 def _may_return_an_operand(target: Any) -> bool:
@@ -127,7 +168,7 @@ def _sizes_of_inputs(graph: fx.Graph) -> dict[str, fx.Node]:
     with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
         for node in graph.find_nodes(op="placeholder"):
             value = node.meta.get("val")
-            for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
+            for dim, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
                 if isinstance(size, torch.SymInt) and str(size) not in sizes:
                     sizes[str(size)] = graph.call_function(aten.sym_size.int, (node, dim))
                     sizes[str(size)].meta = {"val": size}

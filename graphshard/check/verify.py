@@ -13,7 +13,6 @@ from torch import nn
 
 from graphshard.capture.examples import with_node_parameters
 from graphshard.capture.export import capture
-from graphshard.capture.functional import equal_graphs_once
 from graphshard.capture.writes import kept_apart
 from graphshard.catalogue.table import EXCHANGES
 from graphshard.check.compare import Difference, Key, by_key, compare
@@ -138,12 +137,11 @@ def verify(
     base = make_model(model)
     rows: list[Row] = []
     setting = Setting(True, True, dtype, known, sets_of(node_parameters), options or Options())
-    with equal_graphs_once():  # many a model is the same program in both modes
-        if transport == "threads":
-            for run in _runs(base, parts, modes, setting):
-                rows += run.on_threads(fault, timeout)
-        elif runs := list(_runs(base, parts, modes, setting)):
-            rows += _on_processes(runs, model, fault, timeout)
+    if transport == "threads":
+        for run in _runs(base, parts, modes, setting):
+            rows += run.on_threads(fault, timeout)
+    elif runs := list(_runs(base, parts, modes, setting)):
+        rows += _on_processes(runs, model, fault, timeout)
     name = str(dtype or "as given").removeprefix("torch.")
     return Report(num_parts, name, transport, rows, inexact=setting.options.inexact)
 
@@ -288,13 +286,12 @@ def _rank_job(
     base = make_model(source)
     base.load_state_dict(torch.load(Path(folder) / "state.pt", weights_only=True))
     differences = []
-    with equal_graphs_once():
-        for number, setting in enumerate(settings):
-            stored = torch.load(Path(folder) / f"reference-{number}.pt", weights_only=True, mmap=True)
-            prepared = prepare(base, shard, setting)
-            case = prepared.case(_with_fault(prepared.probed, fault), shard)
-            values = run_program(prepared.model, case, default_group())
-            differences.append(compare(values, by_key([Value(*fields) for fields in stored])))
+    for number, setting in enumerate(settings):
+        stored = torch.load(Path(folder) / f"reference-{number}.pt", weights_only=True, mmap=True)
+        prepared = prepare(base, shard, setting)
+        case = prepared.case(_with_fault(prepared.probed, fault), shard)
+        values = run_program(prepared.model, case, default_group())
+        differences.append(compare(values, by_key([Value(*fields) for fields in stored])))
     return differences
 
 

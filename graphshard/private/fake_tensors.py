@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from typing import Any
 
 from torch._subclasses import FakeTensor
 
-__all__ = ["FakeTensor", "fake_mode_of", "unknown_size"]
+__all__ = ["FakeTensor", "fake_mode_of", "unknown_size", "without_cache"]
 
 
 def fake_mode_of(value: Any) -> Any:
@@ -23,3 +25,13 @@ def unknown_size(mode: Any) -> Any:
     Relies on ``FakeTensorMode.shape_env`` and ``ShapeEnv.create_unbacked_symint``.
     """
     return mode.shape_env.create_unbacked_symint()
+
+
+def without_cache() -> contextlib.AbstractContextManager[Any]:
+    """Inside the block new modes compute each op afresh: a trace meets an op of the same sizes seldom again.
+
+    Relies on ``torch._dynamo.config.fake_tensor_cache_enabled``, which a ``FakeTensorMode`` reads when it is made.
+    """
+    config = importlib.import_module("torch._dynamo.config")  # with torch._dynamo, which takes a second
+    patched: contextlib.AbstractContextManager[Any] = config.patch(fake_tensor_cache_enabled=False)
+    return patched

@@ -82,6 +82,8 @@ POSSIBLE: dict[str, Forward] = {
     "to the same dtype": lambda x: x.to(torch.float32) + 1,
     "contiguous": lambda x: x.t().contiguous() + 1,
     "dropout that does nothing": lambda x: F.dropout(x, 0.5, training=False) + 1,
+    "a batch norm": lambda x: F.batch_norm(x, None, None, training=True),
+    "a copy": lambda x: (x + 1).copy_(x * 2) + 1,
     "bilinear": lambda x: F.bilinear(x, x, torch.ones(2, 3, 3)),
     "tensordot": lambda x: torch.tensordot(x, torch.ones(3, 2), dims=([1], [0])),
     "a constant": lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
@@ -123,6 +125,10 @@ def alias_that_no_schema_tells(x: Tensor) -> Tensor:
     return y
 
 
+def copy_of_another_dtype(x: Tensor) -> Tensor:
+    return torch.zeros(3, dtype=torch.float64).copy_(x.sum(0))
+
+
 def result_returned_twice(x: Tensor) -> tuple[Tensor, Tensor]:
     y = x + 1
     z = y.detach()
@@ -136,8 +142,8 @@ NOT: dict[str, Forward] = {
     "an input that is written": input_written,
     "an alias that no schema tells": alias_that_no_schema_tells,
     "an alias that is returned": result_returned_twice,
+    "a copy of another dtype": copy_of_another_dtype,
     "torch's own definition of a loss": lambda x: F.kl_div(x.log_softmax(1), x.softmax(1), reduction="sum"),
-    "a batch norm": lambda x: F.batch_norm(x, None, None, training=True),
 }
 
 
@@ -157,20 +163,62 @@ def test_what_something_else_may_see_is_left_to_torch(name: str) -> None:
     assert op_by_op(exported(NOT[name])) is None
 
 
-def test_a_buffer_that_is_written_is_left_to_torch() -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("total", torch.zeros(3))
-            self.total: Tensor
+class Counting(nn.Module):
+    """Writes into buffers, in training by a norm too."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3))
+        self.register_buffer("calls", torch.tensor(0))
+        self.norm = nn.BatchNorm1d(3)
+        self.total: Tensor
+        self.calls: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.total * 2
+        self.total.add_(x.sum(0)).mul_(3)
+        self.calls += 1
+        return self.norm(x) * self.calls + self.total + before
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_new_values_of_buffers_are_outputs(training: bool) -> None:
+    model = Counting().train(training)
+    program = torch.export.export(model, (torch.rand(5, 3),), dynamic_shapes=({0: Dim("rows", min=4)},))
+    found = op_by_op(program)
+    assert found is not None
+    mutated = found.signature.buffers_to_mutate.values()
+    assert set(mutated) == set(by_torch(program).signature.buffers_to_mutate.values())
+    state = dict(model.state_dict())
+    x = torch.rand(7, 3)
+    inputs = [
+        x if spec.target is None else state[spec.target].clone() for spec in found.signature.input_specs
+    ]
+    values = fx.Interpreter(found.module).run(*inputs)
+    expected = model(x)
+    assert torch.equal(values[-1], expected)
+    for name, value in zip(mutated, values[:-1], strict=True):
+        assert torch.equal(value, model.state_dict()[name])
+
+
+def test_a_buffer_that_something_else_sees_is_left_to_torch() -> None:
+    class Seen(Counting):
         def forward(self, x: Tensor) -> Tensor:
+            row = self.total[:1]
             self.total.add_(x.sum(0))
-            return x + self.total
+            return x + row
 
-    program = torch.export.export(Counting(), (torch.rand(5, 3),))
-    assert op_by_op(program) is None
-    assert by_torch(program).signature.buffers_to_mutate
+    assert op_by_op(torch.export.export(Seen(), (torch.rand(5, 3),))) is None
+
+
+def test_what_was_copied_from_is_not_written_later() -> None:
+    def forward(x: Tensor) -> Tensor:
+        y, z = x + 1, x * 2
+        y.copy_(z)
+        z.mul_(5)
+        return y + z
+
+    assert op_by_op(exported(forward)) is None
 
 
 def test_gradients_are_those_of_the_model() -> None:

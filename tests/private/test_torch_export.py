@@ -13,10 +13,11 @@ import pytest
 import torch
 from support.repository import ROOT
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 
 from graphshard.private import torch_export, torch_export_errors
-from graphshard.private.fake_tensors import FakeTensor, fake_mode_of, unknown_size
+from graphshard.private.fake_tensors import FakeTensor, fake_mode_of, unknown_size, without_cache
 from graphshard.private.symbolic_sizes import NotedSizes, expression, is_same_size
 from graphshard.private.torch_graphs import rename
 
@@ -279,3 +280,11 @@ def test_importing_graphshard_does_not_import_torch_dynamo() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False"]
+
+
+def test_a_mode_made_without_the_cache_has_none() -> None:
+    """``FakeTensorMode.cache_enabled`` is ``torch._dynamo.config.fake_tensor_cache_enabled`` when it is made."""
+    assert FakeTensorMode().cache_enabled
+    with without_cache():
+        assert not FakeTensorMode().cache_enabled
+    assert FakeTensorMode().cache_enabled
