@@ -32,6 +32,14 @@ def filled(call: Call) -> Placement:
     return Placed(tuple(dims), uniform=any(d is not None for d in dims))
 
 
+def eye(call: Call) -> Placement:
+    """``eye(3)``: whole on every rank, so of a fixed size."""
+    for size in (call["n"], call.get("m")):
+        if size is not None and call.rows_of_size(size)[1]:
+            call.refuse("makes a dense matrix of nodes by nodes", "add self loops to the edge_index instead")
+    return replicated(2)
+
+
 def filled_like(call: Call) -> Placement:
     """``zeros_like`` and its family: the rows of the other tensor, whatever its values are."""
     other = call.raw(call["self"])
@@ -170,6 +178,8 @@ OPS: Ops = {
     aten.empty.memory_format: filled,
     aten.new_empty.default: Op(filled, Trait.STOPS_GRADIENT),
     aten.empty_like.default: Op(filled_like, Trait.STOPS_GRADIENT),
+    aten.eye.default: eye,
+    aten.eye.m: eye,
     aten.arange.default: arange,
     aten.arange.start: arange,
     aten.arange.start_step: arange,

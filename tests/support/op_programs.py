@@ -302,6 +302,13 @@ POINTWISE: dict[str, Expression] = {
     ),
 }
 
+
+def _symmetric(h: Tensor) -> Tensor:
+    """A matrix ``[rows, 2, 2]`` of numbers that differ from each other, symmetric and positive definite."""
+    matrices = h[:, :4].view(-1, 2, 2)
+    return matrices @ matrices.mT + torch.diag(torch.tensor([1.0, 2.0])).double()
+
+
 OVER_FEATURES: dict[str, Expression] = {
     "sort": lambda v: v.h.sort(dim=1)[0],
     "argsort": lambda v: v.h.argsort(dim=1) * v.h,
@@ -329,6 +336,10 @@ OVER_FEATURES: dict[str, Expression] = {
     "renormalised": lambda v: v.h / v.h.abs().sum(1, keepdim=True).clamp_min(1e-3),
     "argmax": lambda v: v.h.argmax(1)[:, None] * v.h,
     "std": lambda v: v.h.std(1),
+    "a linear system per row": lambda v: (
+        torch.linalg.inv(_symmetric(v.h) + 3 * torch.eye(2).double()) @ v.g[:, :2, None]
+        + torch.eye(2, 3).sum()
+    ),
     "determinant per row": lambda v: torch.linalg.det(v.h[:, :4].view(-1, 2, 2)),
 }
 
