@@ -340,6 +340,11 @@ OVER_FEATURES: dict[str, Expression] = {
         torch.linalg.inv(_symmetric(v.h) + 3 * torch.eye(2).double()) @ v.g[:, :2, None]
         + torch.eye(2, 3).sum()
     ),
+    "eigenvalues and singular values per row": lambda v: (
+        torch.linalg.eigvalsh(_symmetric(v.h))
+        + torch.linalg.eigh(_symmetric(v.g))[0]
+        + torch.linalg.svdvals(_symmetric(v.h))
+    ),
     "determinant per row": lambda v: torch.linalg.det(v.h[:, :4].view(-1, 2, 2)),
 }
 
