@@ -104,6 +104,16 @@ def bucketize(call: Call) -> Placement:
     return Placed(call.values(values).dims)
 
 
+def isin(call: Call) -> Placement:
+    """Whether each value is one of some that every rank holds."""
+    for name in ("elements", "test_elements"):
+        if not isinstance(call.args.get(name), fx.Node):
+            call.refuse("looks for one number", "compare with ==")
+    if call.tensor("test_elements").sharded:
+        call.refuse("looks in values that are spread over the ranks", "look in a parameter or buffer")
+    return Placed(call.values("elements").dims)
+
+
 def cdist(call: Call) -> Placement:
     """Distances between the last-but-one dims of two tensors, which must be whole on every rank."""
     a, b = call.values("x1"), call.values("x2")
@@ -332,6 +342,7 @@ OPS: Ops = {
     aten.one_hot.default: one_hot,
     aten.bucketize.Tensor: bucketize,
     aten.searchsorted.Tensor: bucketize,
+    aten.isin.Tensor_Tensor: isin,
     aten.cdist.default: cdist,
     aten._cdist_forward.default: cdist,
     aten.group_norm.default: group_norm,

@@ -197,6 +197,8 @@ OPS: Ops = {
             aten.where.Scalar,
             aten.relu6.default,
             aten.logaddexp.default,
+            aten.complex.default,
+            aten.polar.default,
             aten.float_power.Tensor_Scalar,
             aten.true_divide.Tensor,
             aten.nan_to_num.default,

@@ -271,6 +271,16 @@ def gram_matrix_by_einsum(self, x: Tensor) -> Tensor:
     return torch.einsum("nf,mf->nm", x, x).sum()
 
 
+@refused("aten.eye", "nodes by nodes")
+def identity_of_nodes(self, x: Tensor) -> Tensor:
+    return torch.eye(x.size(0)).sum() * x
+
+
+@refused("aten.isin", "spread over the ranks")
+def values_of_other_nodes(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    return torch.isin(x[:, 0], x[:, 1])[:, None] * x
+
+
 @refused("aten.slice_scatter", "writes a slice of the rows")
 def written_slice_of_rows(self, x: Tensor) -> Tensor:
     return torch.slice_scatter(x, self.table[:3, :5], 0, 0, 3)

@@ -211,6 +211,7 @@ READS: dict[str, Expression] = {
     "one hot": lambda v: F.one_hot(v.y, 6) * v.h,
     "bucketize": lambda v: torch.bucketize(v.h.detach(), torch.tensor([-0.5, 0.1, 0.6]).double()) * v.h,
     "searchsorted": lambda v: torch.searchsorted(torch.tensor([-0.5, 0.1]).double(), v.h.detach()) * v.h,
+    "one of some values": lambda v: torch.isin(v.y, torch.tensor([0, 3]))[:, None] * v.h,
     "embedding bag over a row": lambda v: F.embedding(v.z, v.table).sum(1),
 }
 
@@ -285,6 +286,7 @@ POINTWISE: dict[str, Expression] = {
         F.hardsigmoid(v.h) + F.hardswish(v.h) + F.tanhshrink(v.h) + F.softshrink(v.h) + F.hardshrink(v.h)
     ),
     "threshold and relu6": lambda v: F.threshold(v.h, 0.1, 0.0) + F.relu6(v.h) + F.logsigmoid(v.h),
+    "complex numbers": lambda v: torch.complex(v.h, v.g).abs() + torch.polar(v.h.exp(), v.g).real,
     "glu": lambda v: F.glu(v.h),
     "softmin": lambda v: F.softmin(v.h, dim=1),
     "erf and lgamma": lambda v: v.h.erf() + (v.h.abs() + 1).lgamma(),
