@@ -38,6 +38,7 @@ from graphshard.ir.program import Program
 from graphshard.private import pytree
 from graphshard.private.fake_tensors import without_cache
 from graphshard.private.pyg import without_segment_matmul
+from graphshard.private.torch_export import import_tracer
 from graphshard.private.torch_export_errors import is_about_the_model, is_fixed_size
 
 
@@ -159,6 +160,7 @@ def capture(model: nn.Module, signature: Signature, known: frozenset[Attribute] 
     Raises:
         CaptureError: the module cannot be captured exactly; names the module, the source line and the way out.
     """
+    import_tracer()  # it draws random numbers, which the model would be blamed for
     check_module(model)
     check_arguments(
         {n: v for n, v in zip(signature.names, signature.leaves, strict=True) if v not in signature.tensors}

@@ -20,12 +20,12 @@ aten = torch.ops.aten
 
 
 class _NoDropout(TorchFunctionMode):
-    """``F.dropout`` as the identity."""
+    """``F.dropout`` and ``torch.dropout`` as the identity."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is torch.nn.functional.dropout:
+        if func in (torch.nn.functional.dropout, torch.dropout):
             return args[0] if args else (kwargs or {})["input"]
         return func(*args, **(kwargs or {}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "SIZE_ASSERTS",
     "TRACER",
     "Region",
+    "import_tracer",
     "region_of",
     "regions_of",
     "written_path",
@@ -23,7 +25,13 @@ __all__ = [
 aten = torch.ops.aten
 
 TRACER = "torch.export._trace"
-"""The module that torch.export imports when it is first called, for who imports it beforehand."""
+"""The module that torch.export imports when it is first called, and ``torch._dynamo`` with it: a second."""
+
+
+def import_tracer() -> None:
+    """Import it now, for torch.export's own first call would do so in the midst of what is traced or watched."""
+    importlib.import_module(TRACER)
+
 
 # ---- regions -------------------------------------------------------------------------------------------------
 

@@ -102,3 +102,20 @@ def test_a_value_that_is_nan_in_some_rows_is_compared_by_the_others() -> None:
 def test_data_with_nan_is_not_verified_silently() -> None:
     data = {"x": torch.full((9, 3), torch.nan), "edge_index": torch.randint(0, 9, (2, 20))}
     assert not graphshard.verify(Scaled, data, 2, modes=["train"]).passed
+
+
+class CallsDropout(nn.Module):
+    """By the function that ``F.dropout`` is written in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = torch.dropout(self.lin(x), 0.5, self.training)
+        return torch.zeros_like(h).index_add(0, edge_index[1], h[edge_index[0]])
+
+
+def test_dropout_by_the_function_of_torch() -> None:
+    graph = {"x": torch.rand(9, 3), "edge_index": torch.randint(0, 9, (2, 30))}
+    assert graphshard.verify(CallsDropout(), graph, 2).passed

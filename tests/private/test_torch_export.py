@@ -288,3 +288,23 @@ def test_a_mode_made_without_the_cache_has_none() -> None:
     with without_cache():
         assert not FakeTensorMode().cache_enabled
     assert FakeTensorMode().cache_enabled
+
+
+def test_the_first_capture_of_a_process_is_as_any_other() -> None:
+    """Importing ``torch._dynamo`` draws random numbers; where forward is watched for such draws it is imported."""
+    program = """
+import sys, torch, graphshard
+assert "torch._dynamo" not in sys.modules
+
+class Sum(torch.nn.Module):
+    def forward(self, x, edge_index):
+        return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+
+model = graphshard.distribute(Sum())
+print(tuple(model(torch.rand(5, 3), torch.tensor([[0, 1], [1, 2]])).shape), "torch._dynamo" in sys.modules)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "(5, 3) True"
