@@ -47,6 +47,7 @@ from graphshard.passes.faster.overlap_halo_syncs import OverlapHaloSyncs
 from graphshard.passes.faster.preaggregate_halo_rows import PreaggregateHaloRows
 from graphshard.passes.faster.reassociate_aggregations import ReassociateAggregations
 from graphshard.passes.faster.sort_edges import SortEdges
+from graphshard.passes.faster.split_edge_products import SplitEdgeProducts
 from graphshard.passes.faster.stream_halo_syncs import StreamHaloSyncs
 from graphshard.passes.faster.work_in_place import WorkInPlace
 
@@ -73,6 +74,7 @@ FASTER: tuple[Pass, ...] = (
     FreeConstants(),
     LowerAggregations(),
     SortEdges(),
+    SplitEdgeProducts(),
     FoldScales(),
     ReassociateAggregations(),
     MoveHaloSyncs(),
