@@ -8,7 +8,7 @@
 ``verify.py`` runs a function, ``script.py`` a file. ``observe.py`` sees what they do: ``record.py`` has the events.
 ``judge.py`` compares them and ``cause.py`` says what the first difference may come from.
 
-Imports: api, capture, check, errors, execute, graph, options, partitioning, private, ranks, shard.
+Imports: api, check, errors, execute, graph, options, partitioning, private, ranks, shard.
 """
 
 from graphshard.training.report import TrainingReport

@@ -147,9 +147,9 @@ def _check_zip(path: Path) -> None:
     Raises:
         DataError: a bit of it changed since it was written.
     """
-    if not zipfile.is_zipfile(path):
-        return  # of before torch 1.6, or no such file: torch.load says more
     try:
+        if not zipfile.is_zipfile(path):
+            return  # of before torch 1.6, or no such file: torch.load says more
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # of any class: see read_npz
