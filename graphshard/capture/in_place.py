@@ -45,6 +45,12 @@ _IN_PLACE = (
     *("scatter_add_", "scatter_reduce_.two"),
 )
 
+_COMPOSITE_BUT_NEW = {
+    *(aten.linear.default, aten.matmul.default, aten.conv1d.default, aten.conv2d.default),
+    *(aten.layer_norm.default, aten.group_norm.default, aten.softmax.int, aten.log_softmax.int),
+}
+"""Composite ops that always make a new tensor. Of others not even their schemas tell: ``einsum`` may return a view."""
+
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -180,7 +186,7 @@ def _may_share_memory(node: fx.Node) -> Iterable[fx.Node]:
         return node.all_input_nodes
     if not isinstance(node.target, OpOverload):  # a region, or arithmetic on sizes
         return () if isinstance(node.meta.get("val"), _NUMBERS) else node.all_input_nodes
-    if has_composite_kernel(node.target):  # its schema may not say so: einsum, broadcast_tensors
-        return node.all_input_nodes
+    if has_composite_kernel(node.target):
+        return () if node.target in _COMPOSITE_BUT_NEW else node.all_input_nodes
     says_so = any(result.alias_info is not None for result in schema_of(node.target).returns)
     return node.all_input_nodes if says_so else ()

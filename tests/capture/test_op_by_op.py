@@ -76,6 +76,7 @@ POSSIBLE: dict[str, Forward] = {
     "sum by index into zeros": written,
     "reads before and after": read_between,
     "power and mask": power,
+    "over the result of a layer": lambda x: F.linear(x, torch.ones(2, 3)).relu_().softmax(1).mul_(2),
     "expand_as": lambda x: x.sum(0).expand_as(x) + x,
     "reshape and flatten": lambda x: x.reshape(-1, 3, 1).flatten(1) + x,
     "to another dtype": lambda x: x.to(torch.float64),

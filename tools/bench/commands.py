@@ -26,6 +26,7 @@ OutOption = Annotated[Path, typer.Option(help="Folder for the JSON and the pictu
 NodesOption = Annotated[int, typer.Option(help="Nodes of the generated graph.", min=16)]
 EdgesOption = Annotated[int, typer.Option(help="Its directed edges.", min=16)]
 _NAMES = {"sage": "GraphSAGE, mean", "gcn": "GCN", "gat": "GAT, 4 heads"}
+_OF_SYSTEMS = _NAMES | {"mesh": "MeshGraphNet, 3 steps"}
 
 ModelsOption = Annotated[str, typer.Option(help="Of sage, gcn and gat, with commas.")]
 SeedOption = Annotated[int, typer.Option(help="Of the graph, the features and METIS.", min=0)]
@@ -35,7 +36,7 @@ def systems(
     out: OutOption = Path("bench"),
     nodes: NodesOption = 100_000,
     edges: EdgesOption = 2_000_000,
-    models: ModelsOption = "sage,gcn,gat",
+    models: Annotated[str, typer.Option(help="Of sage, gcn, gat and mesh, with commas.")] = "sage,gcn,gat",
     rounds: Annotated[int, typer.Option(help="Turns of every system.", min=1)] = 5,
     turn: Annotated[float, typer.Option(help="Seconds of a turn, about.", min=0.0)] = 3.0,
     dgl: Annotated[
@@ -48,20 +49,20 @@ def systems(
 
     from graphshard.tools.bench import systems as bench
 
-    wanted, shape, cores = _models(models), _shape(nodes, edges), _cores()
+    wanted, shape, cores = _models(models, _OF_SYSTEMS), _shape(nodes, edges), _cores()
     found: dict[str, dict[str, Measured]] = {}
     with tempfile.TemporaryDirectory(prefix="graphshard-bench-") as scratch:
         folder = Path(scratch)
         bench.write_graph(folder, shape, (128, 128, 32), sorted({1, cores}), seed)
         for model in wanted:
-            found[model] = bench.measure(model, bench.all_systems(cores, dgl), folder, rounds, turn)
+            found[model] = bench.measure(model, bench.systems_of(model, cores, dgl), folder, rounds, turn)
             output.show(f"{model}: seconds of an epoch (median), MiB above the start, MB sent by a rank")
             for label, one in found[model].items():
                 output.show(
                     f"  {label:<32}{one.median:8.3f} s{one.memory:9.0f} MiB{one.sent / 1e6:9.3f} MB"
                     f"   first {one.first:.2f} s"
                 )
-    labels = list(next(iter(found.values())))
+    labels = [label for label in next(iter(found.values())) if all(label in one for one in found.values())]
     document = _head(shape, seed) | {
         "models": {
             model: {label: {**vars(one), "median": one.median} for label, one in results.items()}
@@ -70,7 +71,7 @@ def systems(
     }
     seconds = {label: [found[m][label].median for m in wanted] for label in labels}
     _write(out, "systems", document)
-    names = [_NAMES[model] for model in wanted]
+    names = [_OF_SYSTEMS[model] for model in wanted]
     _picture(out, "systems", f"Seconds per epoch, {_about(shape)}", names, seconds, "seconds (log scale)")
 
 

@@ -48,14 +48,19 @@ class System:
     python: str = sys.executable
 
 
-def all_systems(cores: int, dgl_python: str | None) -> list[System]:
-    """graphshard as ranks and as threads, PyG's two forms, and DGL where a Python has it."""
+def systems_of(model: str, cores: int, dgl_python: str | None) -> list[System]:
+    """graphshard as ranks and as threads, PyG's two forms, and DGL where a Python has it.
+
+    A "mesh" computes with each edge, which neither a matrix nor a layer of DGL says.
+    """
     found = [
         System(f"graphshard, {cores} ranks x 1 thread", "graphshard", cores, 1),
         System(f"graphshard, 1 rank x {cores} threads", "graphshard", 1, cores),
         System(f"PyG edge_index, {cores} threads", "pyg", 1, cores),
-        System(f"PyG CSR, {cores} threads", "pyg", 1, cores, "csr"),
     ]
+    if model == "mesh":
+        return found
+    found.append(System(f"PyG CSR, {cores} threads", "pyg", 1, cores, "csr"))
     if dgl_python is not None:
         found.append(System(f"DGL, {cores} threads", "dgl", 1, cores, python=dgl_python))
     return found
