@@ -5,16 +5,18 @@ Before::  z = cat([gather(x, A, "row"), gather(x, A, "column"), e], 1)     # [ed
 After::   out = linear(e, W[:, 2F:], b) + gather(linear(x, W[:, :F]), A, "row")
               + gather(linear(x, W[:, F:2F]), A, "column")                 # [nodes, F] by [F, H], twice
 
-The first layer of the networks on edges of MeshGraphNet, EdgeConv or CGConv is such a product. There are more edges
-than nodes, so most of its arithmetic goes, and no ``[edges, 3 F]`` is made and kept for backward. A difference of two
-reads, as ``x_j - x_i`` of EdgeConv, is split as well; reads of one table at one end have one product.
+The first layer of the networks on edges of MeshGraphNet or CGConv is such a product. There are more edges than nodes,
+so most of its arithmetic goes, and no ``[edges, 3 F]`` is made and kept for backward. ``[a b] [U; V] = a U + b V`` is
+the same number, rounded in another way. So two kinds of products stay as they are:
 
-``[a b] [U; V] = a U + b V`` is the same number, rounded in another way.
+- of a difference of two reads (``x_j - x_i`` of EdgeConv): a small difference of large rows would lose its digits, and
+  one that is exactly 0 would be noise, to which a ReLU gives another derivative;
+- of what a maximum or minimum over edges is taken of: neighbours with equal features share its derivative, and they
+  are equal to the last bit only where one product makes them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,8 +29,9 @@ from graphshard.ir.calls import calls
 from graphshard.ir.placement import Edges, Halo, Owned, Sorted
 from graphshard.ir.program import Program
 from graphshard.ops import aggregation
+from graphshard.ops import local as local_ops
 from graphshard.passes.faster.cost_model import Speeds, row_bytes
-from graphshard.passes.faster.patterns import rows_of
+from graphshard.passes.faster.patterns import rows_of, scattered
 
 aten = torch.ops.aten
 
@@ -79,12 +82,12 @@ class _Terms:
     """What a product of joined columns is the sum of.
 
     Attributes:
-        reads: for each table, and how edges read it, the parts of the matrix by which it is multiplied, with signs.
+        reads: for each table, and how edges read it, the columns of the matrix by which it is multiplied.
         others: values of the edges, with the columns of the matrix by which each is multiplied.
-        read_nodes: the reads themselves, and their sums.
+        read_nodes: the reads themselves.
     """
 
-    reads: dict[tuple[Any, ...], list[tuple[int, int, int]]] = field(default_factory=dict)
+    reads: dict[tuple[Any, ...], list[tuple[int, int]]] = field(default_factory=dict)
     others: list[tuple[fx.Node, int, int]] = field(default_factory=list)
     read_nodes: list[fx.Node] = field(default_factory=list)
 
@@ -92,28 +95,44 @@ class _Terms:
 def _terms(product: fx.Node) -> _Terms | None:
     """The terms of ``linear(joined, W, b)``; None where it is no product of rows of edges by a whole matrix."""
     joined, matrix = product.args[:2]
-    if (
-        not isinstance(joined, fx.Node)
-        or not isinstance(rows_of(joined), (Edges, Sorted))
-        or rows_of(matrix) is not None
-    ):
+    if not isinstance(joined, fx.Node) or not isinstance(rows_of(joined), (Edges, Sorted)):
         return None
-    if len(shape_of(joined)) != 2 or not isinstance(matrix, fx.Node) or matrix.meta["val"].dim() != 2:
+    if rows_of(matrix) is not None or not isinstance(matrix, fx.Node) or matrix.meta["val"].dim() != 2:
+        return None
+    if len(shape_of(joined)) != 2 or _leads_to_extreme(product):
         return None
     found, start = _Terms(), 0
     for piece in _pieces(joined):
         width = shape_of(piece)[1]
         if not isinstance(width, int) or piece.meta["val"].dtype != product.meta["val"].dtype:
             return None
-        reads = dict(_signed_reads(piece, 1))
-        if reads:
-            for read, sign in reads.items():
-                found.reads.setdefault(_table_and_rest(read), []).append((sign, start, start + width))
-            found.read_nodes += [piece, *(read for read in reads if read is not piece)]
+        if _is_read(piece):
+            found.reads.setdefault(_table_and_rest(piece), []).append((start, start + width))
+            found.read_nodes.append(piece)
         else:
             found.others.append((piece, start, start + width))
         start += width
     return found
+
+
+def _leads_to_extreme(product: fx.Node) -> bool:
+    """Whether a maximum or minimum over edges is taken of what comes of it."""
+    seen, waiting = {product}, [product]
+    while waiting:
+        for user in waiting.pop().users:
+            if _is_extreme(user):
+                return True
+            if user not in seen and isinstance(rows_of(user), (Edges, Sorted)):
+                seen.add(user)
+                waiting.append(user)
+    return False
+
+
+def _is_extreme(node: fx.Node) -> bool:
+    if node.target in (aggregation.edge_extreme, local_ops.extreme):
+        return True
+    found = scattered(node)
+    return found is not None and found.reduce in ("amax", "amin")
 
 
 def _pieces(joined: fx.Node) -> list[fx.Node]:
@@ -121,23 +140,6 @@ def _pieces(joined: fx.Node) -> list[fx.Node]:
     if calls(joined, aten.cat) and len(joined.args) > 1 and joined.args[1] in (1, -1):
         return list(joined.args[0])  # type: ignore[arg-type]
     return [joined]
-
-
-def _signed_reads(value: fx.Node, sign: int) -> Iterator[tuple[fx.Node, int]]:
-    """The reads of which a value is the sum; none if it is not a sum of reads alone."""
-    if _is_read(value):
-        yield value, sign
-        return
-    if not (calls(value, aten.add, aten.sub) and len(value.args) == 2 and not value.kwargs):
-        return
-    a, b = value.args
-    if a is b or not (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
-        return
-    if shape_of(a) != shape_of(value) or shape_of(b) != shape_of(value):
-        return
-    if _is_read(a) and _is_read(b):
-        yield a, sign
-        yield b, -sign if calls(value, aten.sub) else sign
 
 
 def _is_read(node: fx.Node) -> bool:
@@ -172,8 +174,10 @@ def _split(program: Program, product: fx.Node, found: _Terms) -> fx.Node:
             total = _rest(emit, [(value, columns(a, b)) for value, a, b in found.others], bias, example)
             bias = None
         for (target, table, *rest), parts in found.reads.items():
-            signed = _signed_sum(emit, [(sign, columns(a, b)) for sign, a, b in parts])
-            projected = emit.call(aten.linear.default, table, signed, *([] if bias is None else [bias]))
+            part = columns(*parts[0])
+            for other in parts[1:]:
+                part = emit.call(aten.add.Tensor, part, columns(*other))
+            projected = emit.call(aten.linear.default, table, part, *([] if bias is None else [bias]))
             bias = None
             arguments = [list(a) if isinstance(a, tuple) else a for a in rest]
             read = emit.call(target, projected, *arguments, example=example)
@@ -188,13 +192,3 @@ def _rest(emit: Emitter, others: list[tuple[fx.Node, fx.Node]], bias: Any, examp
     value = values[0] if len(values) == 1 else emit.call(aten.cat.default, values, 1)
     matrix = matrices[0] if len(matrices) == 1 else emit.call(aten.cat.default, matrices, 1)
     return emit.call(aten.linear.default, value, matrix, *([] if bias is None else [bias]), example=example)
-
-
-def _signed_sum(emit: Emitter, parts: list[tuple[int, fx.Node]]) -> fx.Node:
-    """A part of the matrix, or the sum of several, by which one read is multiplied."""
-    (sign, total), *others = parts
-    if sign < 0:
-        total = emit.call(aten.neg.default, total)
-    for sign, part in others:
-        total = emit.call(aten.sub.Tensor if sign < 0 else aten.add.Tensor, total, part)
-    return total
