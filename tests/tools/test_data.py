@@ -304,6 +304,23 @@ def test_a_damaged_npz_is_one_sentence(name: str, tmp_path: Path) -> None:
         load_data(str(tmp_path / "x.npz"))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "why"), [(4, ord("i"), ".*differ"), (-14, 104, "the archive holds more than it lists")]
+)
+def test_an_array_that_is_not_listed_is_not_taken_for_missing(
+    tmp_path: Path, place: int, value: int, why: str
+) -> None:
+    """The archive's list says ``x.npi``, or that the next array is a comment: then there would be other features."""
+    graph = load_data("sbm:nodes=60,degree=4,features=4")
+    file = tmp_path / "g.npz"
+    np.savez(file, **{name: t.numpy() for name, t in graph.tensors.items()})  # type: ignore[arg-type]
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"x.npy" if place > 0 else b"val_mask.npy") + place] = value
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"g\.npz cannot be read as arrays of numbers: {why}"):
+        load_data(str(file))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 @example(1636)  # the archive says that it goes on in another file

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -160,11 +161,41 @@ def _check_zip(path: Path) -> None:
         )
 
 
+_LOCAL_HEADER = 30
+"""Bytes before the name of an entry of an archive, at least: where more lie between two entries, one is not listed."""
+
+
+def _check_listed(path: Path) -> None:
+    """Open each array of an archive, and look for others: one that its list lost or misspells would not be missed.
+
+    Raises:
+        Exception: of any class: see :func:`read_npz`.
+    """
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            return  # np.load says more
+        with zipfile.ZipFile(stream) as archive:
+            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+            for entry in entries:
+                archive.open(entry).close()  # compares its name with the one beside its content
+            ends = [0, *(_end_of(stream, entry) for entry in entries)]
+            starts = [*(entry.header_offset for entry in entries), archive.start_dir]
+    if any(start - end >= _LOCAL_HEADER for start, end in zip(starts, ends, strict=True)):
+        raise ValueError("the archive holds more than it lists")
+
+
+def _end_of(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    stream.seek(entry.header_offset + _LOCAL_HEADER - 4)
+    name, extra = struct.unpack("<HH", stream.read(4))
+    return int(entry.header_offset + _LOCAL_HEADER + name + extra + entry.compress_size)
+
+
 def read_npz(options: Options) -> GraphData:
     """``PATH.npz``: the arrays that ``sources.load_data`` lists; pickled objects are refused."""
     (seed,) = options.read(seed=0)
     path = _existing(options.argument)
     try:
+        _check_listed(path)
         # Opened here, for np.load leaves a broken archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             kept = [key for key in archive.files if key in _NPZ_KEYS]
