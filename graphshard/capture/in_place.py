@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from graphshard.private.fake_tensors import fake_mode_of
+from graphshard.ir.program import fake_mode
 from graphshard.private.torch_ops import OpOverload, has_composite_kernel, schema_of
 
 aten = torch.ops.aten
@@ -28,18 +28,8 @@ _IN_PLACE = (
     *("div_.Scalar", "div_.Tensor_mode", "elu_", "exp_", "fill_.Scalar", "fill_.Tensor", "floor_"),
     *("hardtanh_", "leaky_relu_", "log_", "log1p_", "masked_fill_.Scalar", "masked_fill_.Tensor"),
     *("mul_.Tensor", "mul_.Scalar", "nan_to_num_", "neg_", "reciprocal_", "relu_", "round_", "rsqrt_"),
-    *(
-        "sigmoid_",
-        "sign_",
-        "sin_",
-        "sqrt_",
-        "square_",
-        "sub_.Tensor",
-        "sub_.Scalar",
-        "tanh_",
-        "tril_",
-        "triu_",
-    ),
+    *("sigmoid_", "sign_", "sin_", "sqrt_", "square_", "sub_.Tensor", "sub_.Scalar", "tanh_"),
+    *("tril_", "triu_"),
     # by index
     *("index_add_", "index_copy_", "index_fill_.int_Scalar", "index_put_", "scatter_.src", "scatter_.value"),
     *("scatter_add_", "scatter_reduce_.two"),
@@ -163,7 +153,7 @@ class _Writes:
 
 def _example(op: OpOverload[..., Any], node: fx.Node) -> Any:
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-    mode = fake_mode_of(args[0])
+    mode = fake_mode(args)
     if mode is None:
         return None
     with mode:

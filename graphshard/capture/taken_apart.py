@@ -15,8 +15,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphshard.capture.composites import decompositions, own_definitions
+from graphshard.ir.program import fake_mode
 from graphshard.private import pytree
-from graphshard.private.fake_tensors import fake_mode_of
 from graphshard.private.torch_ops import OpOverload, has_composite_kernel, schema_of
 
 aten = torch.ops.aten
@@ -115,7 +115,7 @@ def _recorded(
     leaves, structure = pytree.tree_flatten((node.args, node.kwargs))
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, fx.Node)]
     examples = [leaves[i].meta.get("val") for i in places]
-    mode = next((mode for mode in map(fake_mode_of, examples) if mode is not None), None)
+    mode = fake_mode(examples)
     if mode is None or any(example is None for example in examples):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from typing import Any
 
 from torch._subclasses import FakeTensor
@@ -32,6 +31,7 @@ def without_cache() -> contextlib.AbstractContextManager[Any]:
 
     Relies on ``torch._dynamo.config.fake_tensor_cache_enabled``, which a ``FakeTensorMode`` reads when it is made.
     """
-    config = importlib.import_module("torch._dynamo.config")  # with torch._dynamo, which takes a second
+    from torch._dynamo import config  # takes a second, unless something was exported before
+
     patched: contextlib.AbstractContextManager[Any] = config.patch(fake_tensor_cache_enabled=False)
     return patched

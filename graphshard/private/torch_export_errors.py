@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 __all__ = [
     "FAKE_TENSOR_CAST",
     "FAKE_TENSOR_KEPT",
@@ -46,7 +44,8 @@ def is_fixed_size(error: BaseException) -> bool:
 def is_about_the_model(error: BaseException) -> bool:
     """Whether torch.export says that the model, or what it was called with, cannot be exported.
 
-    Relies on ``torch._dynamo.exc.UserError``. That module takes a second to import, and is there if it raised.
+    Relies on ``torch._dynamo.exc.UserError``.
     """
-    module = sys.modules.get("torch._dynamo.exc")
-    return module is not None and isinstance(error, module.UserError)
+    from torch._dynamo.exc import UserError  # takes a second, unless something was exported before
+
+    return isinstance(error, UserError)

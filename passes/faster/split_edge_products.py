@@ -26,12 +26,12 @@ from torch import fx
 from graphshard.catalogue.call import shape_of
 from graphshard.infer.emitter import Emitter
 from graphshard.ir.calls import calls
-from graphshard.ir.placement import Edges, Halo, Owned, Sorted
+from graphshard.ir.placement import Edges, Sorted
 from graphshard.ir.program import Program
 from graphshard.ops import aggregation
 from graphshard.ops import local as local_ops
 from graphshard.passes.faster.cost_model import Speeds, row_bytes
-from graphshard.passes.faster.patterns import rows_of, scattered
+from graphshard.passes.faster.patterns import gathered, rows_of, scattered
 
 aten = torch.ops.aten
 
@@ -51,7 +51,7 @@ class SplitEdgeProducts:
         edits = 0
         for node in list(program.graph.find_nodes(op="call_function", target=aten.linear.default)):
             found = _terms(node)
-            if found is None or not found.reads or not self._is_cheaper(node, found):
+            if found is None or not self._is_cheaper(node, found) or _leads_to_extreme(node):
                 continue
             node.replace_all_uses_with(_split(program, node, found))
             program.graph.eliminate_dead_code()
@@ -63,14 +63,10 @@ class SplitEdgeProducts:
         joined, width = node.args[0], shape_of(node)[1]
         assert isinstance(joined, fx.Node)
         inner = shape_of(joined)[1] - sum(stop - start for _, start, stop in found.others)
-        # What is joined goes when all products of it are split.
-        together = len(joined.users) if all(calls(user, aten.linear) for user in joined.users) else 0
-        made = {
-            each
-            for each in (joined, *found.read_nodes)
-            if together and (len(each.users) == 1 or each is joined)
-        }
-        moved = sum(4 * row_bytes(each) for each in made) / max(together, 1)
+        moved = 0.0
+        if all(calls(user, aten.linear) for user in joined.users):  # it goes when all of them are split
+            made = {joined, *(read for read in found.read_nodes if len(read.users) == 1)}
+            moved = sum(4 * row_bytes(each) for each in made) / len(joined.users)
         before = 6 * inner * width / self.speeds.arithmetic + moved / self.speeds.memory
         # Each read is gathered and added to the rest: five rows are read or written, of its gradient two are.
         after = 7 * row_bytes(node) * len(found.reads) / self.speeds.memory
@@ -93,13 +89,13 @@ class _Terms:
 
 
 def _terms(product: fx.Node) -> _Terms | None:
-    """The terms of ``linear(joined, W, b)``; None where it is no product of rows of edges by a whole matrix."""
+    """The terms of ``linear(joined, W, b)``; None where nothing in it is read of nodes, or its matrix is not whole."""
     joined, matrix = product.args[:2]
     if not isinstance(joined, fx.Node) or not isinstance(rows_of(joined), (Edges, Sorted)):
         return None
     if rows_of(matrix) is not None or not isinstance(matrix, fx.Node) or matrix.meta["val"].dim() != 2:
         return None
-    if len(shape_of(joined)) != 2 or _leads_to_extreme(product):
+    if len(shape_of(joined)) != 2:
         return None
     found, start = _Terms(), 0
     for piece in _pieces(joined):
@@ -112,7 +108,7 @@ def _terms(product: fx.Node) -> _Terms | None:
         else:
             found.others.append((piece, start, start + width))
         start += width
-    return found
+    return found if found.reads else None
 
 
 def _leads_to_extreme(product: fx.Node) -> bool:
@@ -143,15 +139,10 @@ def _pieces(joined: fx.Node) -> list[fx.Node]:
 
 
 def _is_read(node: fx.Node) -> bool:
-    """Whether edges read rows of a table of nodes."""
+    """Whether edges read rows of a table of nodes, by an op that reads rows of any width in the same way."""
     if node.target is aggregation.gather:
         return True
-    if not calls(node, aten.index, aten.index_select) or not isinstance(rows_of(node.args[0]), (Owned, Halo)):
-        return False
-    if calls(node, aten.index_select):
-        return bool(node.args[1] == 0) and len(shape_of(node)) == 2
-    index = node.args[1]
-    return isinstance(index, (list, tuple)) and len(index) == 1 and len(shape_of(node)) == 2
+    return calls(node, aten.index, aten.index_select) and gathered(node) is not None
 
 
 def _table_and_rest(read: fx.Node) -> tuple[Any, ...]:

@@ -165,21 +165,20 @@ _LOCAL_HEADER = 30
 """Bytes before the name of an entry of an archive, at least: where more lie between two entries, one is not listed."""
 
 
-def _check_listed(path: Path) -> None:
+def _check_listed(stream: BinaryIO) -> None:
     """Open each array of an archive, and look for others: one that its list lost or misspells would not be missed.
 
     Raises:
         Exception: of any class: see :func:`read_npz`.
     """
-    with path.open("rb") as stream:
-        if not zipfile.is_zipfile(stream):
-            return  # np.load says more
-        with zipfile.ZipFile(stream) as archive:
-            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-            for entry in entries:
-                archive.open(entry).close()  # compares its name with the one beside its content
-            ends = [0, *(_end_of(stream, entry) for entry in entries)]
-            starts = [*(entry.header_offset for entry in entries), archive.start_dir]
+    if not zipfile.is_zipfile(stream):
+        return  # np.load says more
+    with zipfile.ZipFile(stream) as archive:
+        entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+        for entry in entries:
+            archive.open(entry).close()  # compares its name with the one beside its content
+        ends = [0, *(_end_of(stream, entry) for entry in entries)]
+        starts = [*(entry.header_offset for entry in entries), archive.start_dir]
     if any(start - end >= _LOCAL_HEADER for start, end in zip(starts, ends, strict=True)):
         raise ValueError("the archive holds more than it lists")
 
@@ -195,12 +194,14 @@ def read_npz(options: Options) -> GraphData:
     (seed,) = options.read(seed=0)
     path = _existing(options.argument)
     try:
-        _check_listed(path)
         # Opened here, for np.load leaves a broken archive open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            kept = [key for key in archive.files if key in _NPZ_KEYS]
-            arrays = {key: _array(archive, key) for key in kept}
-            classes = len(archive["classes"]) if "classes" in archive.files else 0
+        with path.open("rb") as stream:
+            _check_listed(stream)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                kept = [key for key in archive.files if key in _NPZ_KEYS]
+                arrays = {key: _array(archive, key) for key in kept}
+                classes = len(archive["classes"]) if "classes" in archive.files else 0
     except Exception as error:  # of any class: zlib.error, MemoryError, NotImplementedError ...
         said = str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read as arrays of numbers: {said}") from error
